@@ -1,0 +1,1 @@
+"""Estimation methods, and what a fit returns."""

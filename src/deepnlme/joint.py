@@ -1,0 +1,487 @@
+"""The one pure function: the joint density of data and random effects, for a batch of rows.
+
+Random effects enter whitened: eta = L z with Omega = L L' and z ~ N(0, I). The marginal likelihood does not depend
+on that choice, the inner problem is better conditioned for it, and a variance of zero needs no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepnlme.axes import SCALAR_NDIM, Names
+from deepnlme.data import Population
+from deepnlme.data.batch import Batch, Layout, pack
+from deepnlme.dynamics import CompartmentModel, Dosing, administer, gather_time, scan, solve_ode, superposition
+from deepnlme.errors import DataError, ModelError
+from deepnlme.model import Model
+from deepnlme.numerics import log_normal_cdf
+from deepnlme.observation import Gaussian, censored_log_probability, gaussian_log_density
+from deepnlme.parameters import Values
+
+
+@dataclass(frozen=True)
+class Individual:
+    """Individual parameters and states of a batch: what tables and plots need."""
+
+    p: Names
+    states: dict[str, Tensor]
+    distributions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The observation model at every slot, [K, R, N].
+
+    Attributes:
+        mean, sd: Of the Gaussian endpoints on their scale (1 elsewhere).
+        y, limit: Observations and censoring limits on that scale.
+        log_prob: Log-density of the endpoints that are not Gaussian (0 elsewhere), or None.
+        jacobian: [R, N] log-Jacobian of the scale.
+        positive: [N] slots under M4.
+        use: [R, N] slots that count: valid, and not censored under M1.
+        gaussian: [N] whether the slot's endpoint is Gaussian.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    y: Tensor
+    limit: Tensor
+    cens: Tensor
+    jacobian: Tensor
+    positive: Tensor
+    use: Tensor
+    gaussian: Tensor
+    log_prob: Tensor | None
+
+    def log_density(self, mean: Tensor | None = None, sd: Tensor | None = None) -> Tensor:
+        """Log-density of every slot [K, R, N], 0 where there is no observation; without -log(2 pi)/2 if Gaussian."""
+        mean = self.mean if mean is None else mean
+        sd = self.sd if sd is None else sd
+        plain = gaussian_log_density(mean, sd, self.y) + self.jacobian
+        if bool(self.positive.any()):
+            from_positive = torch.where(self.positive, mean / sd, torch.full_like(mean, 30.0))
+            plain = plain - log_normal_cdf(from_positive)
+        if bool((self.cens != 0).any()):
+            positive = self.positive.expand_as(self.cens)
+            plain = torch.where(
+                self.cens != 0, censored_log_probability(mean, sd, self.y, self.limit, self.cens, positive), plain
+            )
+        if self.log_prob is not None:
+            plain = torch.where(self.gaussian, plain, self.log_prob)
+        return torch.where(self.use, plain, torch.zeros_like(plain))
+
+
+class Joint:
+    """A model bound to a population: packed data and the joint density.
+
+    Args:
+        model: The model.
+        population: The data.
+        slots: "observations" (estimation) or "records" (tables).
+
+    Attributes:
+        space: The parameter space.
+        batch: The packed data.
+        k: Number of (whitened) random effects per subject, those of every occasion included.
+
+    Raises:
+        ModelError: Methods of the model that return wrong names or shapes.
+        DataError: Data that do not fit the model.
+    """
+
+    def __init__(self, model: Model, population: Population, slots: str = "observations"):
+        self.model, self.population = model, population
+        self.space = model.space
+        self._groups = model.groups
+        by_occasion = any(g.by == "occasion" for g in self._groups.values())
+        if by_occasion and not population.occasions:
+            raise DataError(
+                "Invalid occasions: the model has random effects by occasion, the data have no OCC column. "
+                'Add one, or name it with read_nonmem(..., columns={"occ": "..."}).'
+            )
+        covariates = tuple(population.records.covariates)
+        self.compartments: tuple[str, ...] = ()
+        self.compartments = self._compartments(covariates, by_occasion)
+        dose_compartment = 0
+        always = isinstance(model.dynamics, CompartmentModel) and model.dynamics.absorption == "zero-order"
+        probe = Layout(self.compartments, dose_compartment, ("*",), covariates, by_occasion, any_infusion=True)
+        self.endpoints = self._probe(probe)
+        self.layout = Layout(
+            self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, self._modelled(probe, always)
+        )
+        self.batch = pack(population, self.layout, slots)
+        self.occasions = int(self.batch.occasion.max()) + 1 if by_occasion else 1
+        self.k = sum(g.size * (self.occasions if g.by == "occasion" else 1) for g in self._groups.values())
+
+    # ---- checks before any work -------------------------------------------------------------------------------
+
+    def _first(self, layout: Layout) -> Batch:
+        return pack(self.population[:1], layout, slots="any")
+
+    def _start(self, rows: int) -> tuple[Values, Tensor]:
+        u = torch.tensor(self.space.initial(), dtype=torch.float64).expand(1, rows, -1)
+        z = torch.zeros(1, rows, sum(g.size for g in self._groups.values()), dtype=torch.float64)
+        return self.space.values(u), z
+
+    def _compartments(self, covariates: tuple[str, ...], by_occasion: bool) -> tuple[str, ...]:
+        """Names of the compartments; those of an ODE are the keys its method returns."""
+        model = self.model
+        if model.dynamics is None:
+            return ()
+        if model.is_linear:
+            return tuple(model.dynamics.compartments)
+        if not callable(model.dynamics):
+            raise ModelError(
+                f"Invalid `dynamics`: got {model.dynamics!r}, expected a closed form (dn.OneCompartment(...)), a "
+                "dn.LinearSystem, or a method dynamics(self, theta, p, t, x)."
+            )
+        bare = Layout(("*",), 0, ("*",), covariates, by_occasion)
+        batch = pack(self.population[:1], bare, slots="any")
+        with torch.no_grad():
+            values, z = self._start(1)
+            theta, p, _, _ = self._parameters(values, z, batch, occasions=1)
+            t = batch.time[None, :, :1]
+            asked: set[str] = set()
+            rates = model.dynamics(theta, self._constant(p), t, _Probe(asked, t))
+        if not isinstance(rates, Mapping) or not rates:
+            raise ModelError("Invalid `dynamics`: expected a dict with the derivative of every state by name.")
+        unknown = asked - set(rates)
+        if unknown:
+            raise ModelError(
+                f"Invalid `dynamics`: it reads x.{sorted(unknown)[0]} but returns derivatives of "
+                f"{', '.join(rates)} only. Return the derivative of every state that is read."
+            )
+        return tuple(rates)
+
+    @staticmethod
+    def _constant(p: Names) -> Names:
+        return Names("p", {k: v[:, :, :1] for k, v in p.items()})
+
+    def _modelled(self, layout: Layout, always: bool) -> bool:
+        """Whether doses without RATE may become infusions."""
+        del layout
+        return always
+
+    def _probe(self, layout: Layout) -> tuple[str, ...]:
+        """Run the model once on the first subject, to learn its endpoints and to refuse wrong names early."""
+        batch = pack(self.population[:1], layout, slots="any")
+        with torch.no_grad():
+            values, z = self._start(1)
+            theta, p, _, _ = self._parameters(values, z, batch, occasions=1)
+            self._controls(theta, p)
+            self._initial(theta, p)
+            x = {c: torch.ones(1, 1, 1, dtype=torch.float64) for c in self.compartments}
+            out = self.model.observe(theta, self._constant(p), Names("x", {**x, "time": batch.time[None, :, :1]}))
+        if not isinstance(out, Mapping) or not out:
+            raise ModelError(
+                "Invalid `observe`: expected a dict with the distribution of every observed quantity by name, "
+                f"got {type(out).__name__}. Return for example dict(dv=dn.Normal(x.central / p.v, theta.sd))."
+            )
+        for name, value in out.items():
+            if not isinstance(value, Gaussian) and not hasattr(value, "log_prob"):
+                raise ModelError(
+                    f"Invalid `observe`: got {type(value).__name__} for `{name}`, expected dn.Normal, dn.LogNormal, "
+                    "dn.StudentT or a torch distribution."
+                )
+        return tuple(out)
+
+    # ---- from values to individual parameters -----------------------------------------------------------------
+
+    def _effects(self, values: Values, z: Tensor, batch: Batch, occasions: int) -> tuple[dict[str, Tensor], bool]:
+        """eta = L z by name, [K, R, 1], or [K, R, T] where it changes with the occasion."""
+        out: dict[str, Tensor] = {}
+        start, varying = 0, False
+        for attribute, group in self._groups.items():
+            chol = values.cholesky[attribute]
+            m = group.size
+            if group.by == "subject":
+                part = (chol @ z[..., start : start + m].unsqueeze(-1)).squeeze(-1)
+                start += m
+                vector = part.unsqueeze(2)
+            else:
+                part = z[..., start : start + m * occasions].unflatten(-1, (occasions, m))
+                start += m * occasions
+                kappa = (chol.unsqueeze(-3) @ part.unsqueeze(-1)).squeeze(-1)
+                vector = gather_time(kappa, batch.occasion) if occasions > 1 else kappa
+                varying |= occasions > 1
+            if group.vector:
+                out[attribute] = vector
+            else:
+                out.update({n: vector[..., i] for i, n in enumerate(group.names)})
+        return out, varying
+
+    def _parameters(
+        self, values: Values, z: Tensor, batch: Batch, occasions: int | None = None
+    ) -> tuple[Names, Names, Names, bool]:
+        """theta, p at the records, p over the intervals, and whether p changes with time."""
+        theta = Names("theta", {n: v.unsqueeze(-1) for n, v in values.theta.items()})
+        effects, _ = self._effects(values, z, batch, occasions or self.occasions)
+        eta = Names("eta", effects)
+        at = Names("cov", {n: pair[0].unsqueeze(0) for n, pair in batch.covariates.items()})
+        p = self._individual(theta, eta, at)
+        same = all(pair[0] is pair[1] or pair[0].shape[1] == 1 for pair in batch.covariates.values())
+        over = p
+        if not same:
+            over = self._individual(
+                theta, eta, Names("cov", {n: pair[1].unsqueeze(0) for n, pair in batch.covariates.items()})
+            )
+        varying = any(v.shape[2] > 1 for v in over.values())
+        return theta, p, over, varying
+
+    def _individual(self, theta: Names, eta: Names, cov: Names) -> Names:
+        values = self.model.individual(theta, eta, cov)
+        if not isinstance(values, Mapping):
+            raise ModelError(
+                f"Invalid `individual`: got {type(values).__name__}, expected a dict of individual parameters by name."
+            )
+        out: dict[str, Tensor] = {}
+        for name, value in values.items():
+            if not isinstance(value, Tensor):
+                value = torch.as_tensor(value, dtype=torch.float64).reshape(1, 1, 1)
+            if value.dim() not in (SCALAR_NDIM, SCALAR_NDIM + 1):
+                raise ModelError(
+                    f"Invalid `individual`: `{name}` has shape {tuple(value.shape)}, expected a batch of scalars made "
+                    "from theta, eta and cov."
+                )
+            out[name] = value
+        needed = getattr(self.model.dynamics, "requires", ())
+        missing = [n for n in needed if n not in out]
+        if missing:
+            raise ModelError(
+                f"Invalid `individual`: it returns {', '.join(out) or '(nothing)'}; "
+                f"{type(self.model.dynamics).__name__} needs {', '.join(needed)}. Add `{missing[0]}`."
+            )
+        return Names("p", out)
+
+    def _controls(self, theta: Names, p: Names) -> dict[int, Dosing]:
+        controls = {}
+        for name, value in self.model.dosing(theta, p).items():
+            if name not in self.compartments or not isinstance(value, Dosing):
+                raise ModelError(
+                    f"Invalid `dosing`: got {name!r}: {type(value).__name__}, expected dn.Dosing(...) for one of "
+                    f"{', '.join(self.compartments)}."
+                )
+            controls[self.compartments.index(name)] = value
+        dynamics = self.model.dynamics
+        if isinstance(dynamics, CompartmentModel) and dynamics.absorption == "zero-order":
+            i = self.compartments.index("central")
+            old = controls.get(i, Dosing())
+            controls[i] = Dosing(old.lag, old.bioavailability, old.rate, p["duration"])
+        return controls
+
+    def _initial(self, theta: Names, p: Names) -> dict[int, Tensor]:
+        out = {}
+        for name, value in self.model.initial(theta, p).items():
+            if name not in self.compartments:
+                raise ModelError(
+                    f"Invalid `initial`: got `{name}`, expected some of {', '.join(self.compartments) or '(none)'}."
+                )
+            value = torch.as_tensor(value, dtype=torch.float64)
+            value = value if value.dim() >= SCALAR_NDIM else value.reshape(1, 1, 1)
+            out[self.compartments.index(name)] = value[:, :, :1]
+        return out
+
+    # ---- from individual parameters to observations ------------------------------------------------------------
+
+    def _states(self, theta: Names, p: Names, over: Names, varying: bool, batch: Batch) -> list[Tensor]:
+        """Amounts in every compartment at every slot."""
+        if self.model.dynamics is None:
+            return []
+        always = isinstance(self.model.dynamics, CompartmentModel) and self.model.dynamics.absorption == "zero-order"
+        doses = administer(self._controls(theta, p), batch, self.compartments, always)
+        initial = self._initial(theta, p)
+        if self.model.is_ode:
+            return solve_ode(self.model.dynamics, self.model.solver, theta, over, p, batch, doses, initial, self.compartments)
+        if varying:
+            return scan(self.model.dynamics, over, p, batch, doses, initial)
+        return superposition(self.model.dynamics, p, batch, doses, initial)
+
+    def individuals(self, values: Values, z: Tensor, batch: Batch) -> Individual:
+        """Individual parameters, states at every slot, and the distribution of every endpoint at its slots."""
+        theta, p, over, varying = self._parameters(values, z, batch)
+        states = dict(zip(self.compartments, self._states(theta, p, over, varying, batch), strict=True))
+        time = (batch.time - batch.offset).gather(1, batch.slot_record).unsqueeze(0)
+        distributions = {}
+        for name, sl in batch.slices.items():
+            if sl.start == sl.stop:
+                continue
+            p_here = Names("p", {k: gather_time(v, batch.slot_record[:, sl]) for k, v in p.items()}) if varying else p
+            x = Names("x", {**{k: v[..., sl] for k, v in states.items()}, "time": time[..., sl]})
+            distributions[name] = self.model.observe(theta, p_here, x)[name]
+        return Individual(p, states, distributions)
+
+    def predict(self, values: Values, z: Tensor, batch: Batch) -> Prediction:
+        """The observation model at every slot.
+
+        Args:
+            values: Natural parameters, each [K, R].
+            z: Whitened random effects [K, R, k].
+            batch: R rows.
+        """
+        found = self.individuals(values, z, batch).distributions
+        static = self._static(found, batch)
+        mean, sd, log_prob = [], [], []
+        for name, distribution in found.items():
+            sl = batch.slices[name]
+            width = sl.stop - sl.start
+            if isinstance(distribution, Gaussian):
+                mean.append(distribution.mean.expand(*distribution.mean.shape[:1], batch.rows, width))
+                sd.append(distribution.sd.expand(*distribution.sd.shape[:1], batch.rows, width))
+                log_prob.append(None)
+            else:
+                y = torch.where(batch.slot_valid[:, sl], batch.y[:, sl], torch.ones_like(batch.y[:, sl]))
+                value = distribution.log_prob(y.unsqueeze(0))
+                log_prob.append(value.expand(*value.shape[:1], batch.rows, width))
+                mean.append(None)
+                sd.append(None)
+        return Prediction(
+            _concatenate(mean, found, batch), _concatenate(sd, found, batch), log_prob=_concatenate(log_prob, found, batch, optional=True), **static
+        )
+
+    def _static(self, found: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+        """The parts of a `Prediction` that depend on the data alone; computed once per batch."""
+        if "static" in batch.cache:
+            return batch.cache["static"]
+        y, limit, jacobian = [], [], []
+        n = batch.y.shape[1]
+        positive = torch.zeros(n, dtype=torch.bool, device=batch.device)
+        gaussian = torch.zeros(n, dtype=torch.bool, device=batch.device)
+        use = batch.slot_valid.clone()
+        for name, distribution in found.items():
+            sl = batch.slices[name]
+            valid = batch.slot_valid[:, sl]
+            value = torch.where(valid, batch.y[:, sl], torch.ones_like(batch.y[:, sl]))
+            bound = batch.limit[:, sl]
+            if isinstance(distribution, Gaussian):
+                gaussian[sl] = True
+                positive[sl] = distribution.blq == "M4"
+                if distribution.blq == "M1":
+                    use[:, sl] &= batch.cens[:, sl] == 0
+                y.append(distribution.scale(value))
+                scaled = distribution.scale(torch.where(torch.isfinite(bound), bound, torch.ones_like(bound)))
+                limit.append(torch.where(torch.isfinite(bound), scaled, torch.full_like(bound, torch.nan)))
+                jacobian.append(distribution.log_jacobian(value))
+            else:
+                y.append(value)
+                limit.append(bound)
+                jacobian.append(torch.zeros_like(value))
+        static = {
+            "y": torch.cat(y, -1),
+            "limit": torch.cat(limit, -1),
+            "jacobian": torch.cat(jacobian, -1),
+            "cens": torch.where(use, batch.cens, torch.zeros_like(batch.cens)),
+            "positive": positive,
+            "use": use,
+            "gaussian": gaussian,
+        }
+        batch.cache["static"] = static
+        return static
+
+    def check_data(self) -> None:
+        """Refuse observations that their distribution cannot have.
+
+        Raises:
+            DataError: Naming subject, row and time.
+        """
+        batch = self.batch
+        with torch.no_grad():
+            values, z = self._start(batch.rows)
+            z = torch.zeros(1, batch.rows, self.k, dtype=torch.float64)
+            found = self.individuals(values, z, batch).distributions
+        for name, distribution in found.items():
+            sl = batch.slices[name]
+            y, valid = batch.y[:, sl], batch.slot_valid[:, sl]
+            if isinstance(distribution, Gaussian):
+                low, kind = distribution.support()
+                bad = valid & (y <= low)
+                expected = f"{kind} needs {name} > {low:g}"
+                fix = "Set MDV=1 on that record or use Normal."
+            else:
+                bad = valid & ~_supported(distribution, y, valid)
+                expected = f"{type(distribution).__name__} has no density there"
+                fix = "Correct the value, or use another distribution."
+                if bool((valid & (batch.cens[:, sl] != 0)).any()):
+                    raise DataError(
+                        f"Invalid `CENS` for `{name}`: {type(distribution).__name__} has no censored likelihood here. "
+                        "Use Normal or LogNormal for censored observations."
+                    )
+            if bool(bad.any()):
+                r, c = (int(i) for i in torch.nonzero(bad)[0])
+                raise DataError(
+                    f"Invalid `{name}`: got {float(y[r, c]):g} for {self.where(r, sl.start + c)}. {expected}. {fix}"
+                )
+
+    def where(self, row: int, slot: int) -> str:
+        """The subject, source row and time of a slot, for messages."""
+        batch = self.batch
+        time = (batch.time - batch.offset)[row, batch.slot_record[row, slot]]
+        return (
+            f"subject {self.population.ids[int(batch.subject[row])]}, row {int(batch.slot_row[row, slot])} "
+            f"(time {float(time):g})"
+        )
+
+    def observation_count(self) -> tuple[int, int]:
+        """Observations that count, and those of them whose Gaussian constant the OFV leaves out."""
+        with torch.no_grad():
+            values, z = self._start(self.batch.rows)
+            z = torch.zeros(1, self.batch.rows, self.k, dtype=torch.float64)
+            static = self.predict(values, z, self.batch)
+        plain = static.use & static.gaussian & (static.cens == 0)
+        return int(static.use.sum()), int(plain.sum())
+
+
+def _supported(distribution: Any, y: Tensor, valid: Tensor) -> Tensor:
+    try:
+        inside = distribution.support.check(torch.where(valid, y, torch.ones_like(y)))
+    except NotImplementedError:
+        return torch.ones_like(valid)
+    return inside.expand_as(y) if inside.dim() <= y.dim() else inside[0].expand_as(y)
+
+
+def _concatenate(parts: list[Tensor | None], found: Mapping[str, Any], batch: Batch, optional: bool = False) -> Any:
+    """Join the endpoints along the slots, in the order of their slices; neutral numbers fill missing parts."""
+    if optional and all(p is None for p in parts):
+        return None
+    if len(parts) == 1 and parts[0] is not None:
+        return parts[0]
+    k = max(p.shape[0] for p in parts if p is not None) if any(p is not None for p in parts) else 1
+    out = []
+    for part, name in zip(parts, found, strict=True):
+        sl = batch.slices[name]
+        if part is None:
+            fill = 0.0 if optional else 1.0
+            part = torch.full((k, batch.rows, sl.stop - sl.start), fill, dtype=batch.y.dtype, device=batch.device)
+        out.append(part.expand(k, *part.shape[1:]))
+    return torch.cat(out, -1)
+
+
+class _Probe(Mapping[str, Tensor]):
+    """States of unknown names, all equal to one, that remembers which were asked for."""
+
+    def __init__(self, asked: set[str], like: Tensor):
+        self._asked, self._value = asked, torch.ones_like(like)
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._asked.add(name)
+        return self._value
+
+    __getitem__ = __getattr__
+
+    def __iter__(self) -> Any:
+        return iter(self._asked)
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+
+def free_tensor(free: np.ndarray, rows: int) -> Tensor:
+    """A free vector for every row, [1, rows, P]."""
+    return torch.tensor(free, dtype=torch.float64).expand(1, rows, -1)
