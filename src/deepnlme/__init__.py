@@ -1,8 +1,77 @@
 """Deep nonlinear mixed-effects modelling for pharmacometrics."""
 
 from deepnlme.data import Dose, Population, Records, Regimen, Subject, read_nonmem
-from deepnlme.dynamics import Dosing, LinearSystem, OneCompartment, ThreeCompartment, TorchDiffEq, TwoCompartment
-from deepnlme.errors import ConvergenceError, DataError, DeepNLMEError, ModelError
+from deepnlme.dynamics import (
+    Dosing,
+    LinearSystem,
+    OneCompartment,
+    ThreeCompartment,
+    TorchDiffEq,
+    TwoCompartment,
+)
+from deepnlme.errors import ConvergenceError, DataError, DeepNLMEError, MissingExtraError, ModelError
+from deepnlme.estimation import (
+    FO,
+    FOCE,
+    EBEStatus,
+    Fit,
+    FitStatus,
+    Laplace,
+    Method,
+    NaivePooled,
+    Options,
+    evaluate_ofv,
+    fit,
+    load_fit,
+    predict,
+)
 from deepnlme.model import Model
 from deepnlme.observation import LogNormal, Normal, StudentT, combined1, combined2, power, proportional
 from deepnlme.parameters import Bounded, Positive, RandomEffects, Real
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FO",
+    "FOCE",
+    "Bounded",
+    "ConvergenceError",
+    "DataError",
+    "DeepNLMEError",
+    "Dose",
+    "Dosing",
+    "EBEStatus",
+    "Fit",
+    "FitStatus",
+    "Laplace",
+    "LinearSystem",
+    "LogNormal",
+    "Method",
+    "MissingExtraError",
+    "Model",
+    "ModelError",
+    "NaivePooled",
+    "Normal",
+    "OneCompartment",
+    "Options",
+    "Population",
+    "Positive",
+    "RandomEffects",
+    "Real",
+    "Records",
+    "Regimen",
+    "StudentT",
+    "Subject",
+    "ThreeCompartment",
+    "TorchDiffEq",
+    "TwoCompartment",
+    "combined1",
+    "combined2",
+    "evaluate_ofv",
+    "fit",
+    "load_fit",
+    "power",
+    "predict",
+    "proportional",
+    "read_nonmem",
+]

@@ -101,7 +101,7 @@ def test_overrides():
 
 
 def test_rows_are_lines_of_the_file():
-    text = "# made by hand\n\n" + BASIC.replace("1,3,", "# a comment\n\n1,3,") + "\n\n"
+    text = "# made by hand\n\n" + BASIC.replace("\n1,3,", "\n# a comment\n\n1,3,") + "\n\n"
     population = read(text, ["WT"])
     assert population == read(BASIC, ["WT"])
     assert population.records.row.tolist() == [4, 5, 8, 9, 10]
@@ -109,17 +109,17 @@ def test_rows_are_lines_of_the_file():
 
 
 def test_comments_as_nm_tran_s_ignore():
-    flagged = BASIC.replace("1,3,", "C1,3,")
+    flagged = BASIC.replace("\n1,3,", "\nC1,3,")
     population = read(flagged, ["WT"], ignore="#@")
     assert population.records.time.tolist() == [0, 1.5, 0, 2]
     assert population.notes == ("1 comment line skipped (line 4)",)
-    assert read(BASIC.replace("1,3,", "I1,3,"), ["WT"], ignore="I").records.time.tolist() == [0, 1.5, 0, 2]
-    assert read(BASIC.replace("1,3,", "@1,3,"), ["WT"], ignore="@").records.time.tolist() == [0, 1.5, 0, 2]
+    assert read(BASIC.replace("\n1,3,", "\nI1,3,"), ["WT"], ignore="I").records.time.tolist() == [0, 1.5, 0, 2]
+    assert read(BASIC.replace("\n1,3,", "\n@1,3,"), ["WT"], ignore="@").records.time.tolist() == [0, 1.5, 0, 2]
 
 
 def test_repeated_headers_are_skipped():
     header = BASIC.splitlines()[0]
-    population = read(BASIC.replace("2,0,", f"{header}\n2,0,"), ["WT"])
+    population = read(BASIC.replace("\n2,0,", f"\n{header}\n2,0,"), ["WT"])
     assert population == read(BASIC, ["WT"])
     assert population.notes == ("1 repeated header line skipped (line 5)",)
 
@@ -127,6 +127,12 @@ def test_repeated_headers_are_skipped():
 def test_text_identifiers_are_records_and_no_comments():
     text = BASIC.replace("\n1,", "\nA01,").replace("\n2,", "\nB7,")
     assert read(text).ids == ("A01", "B7")
+
+
+def test_a_first_column_of_known_texts_is_read():
+    population = read("DVID,ID,TIME,AMT,DV\n.,1,0,5,.\ncp,1,1,0,3\n")
+    assert population.endpoints == ("cp",)
+    assert read("SEX,ID,TIME,DV\n.,1,0,5\nm,1,1,3\n", ["sex"]).categories == {"sex": ("m",)}
 
 
 def test_identifiers_keep_their_value():
@@ -225,7 +231,9 @@ def test_occasions():
     assert population.records.occasion.tolist() == [1, 2, 0]
     assert read(text.replace("OCC", "VISIT"), occasion="visit") == population
     assert read(text, columns={"occ": None}).occasions == ()
-    assert read(text.replace(",10\n", ",day 2\n").replace(",2\n", ",day 1\n").replace(",1\n", ",day 1\n")).occasions == (
+    assert read(
+        text.replace(",10\n", ",day 2\n").replace(",2\n", ",day 1\n").replace(",1\n", ",day 1\n")
+    ).occasions == (
         "day 1",
         "day 2",
     )
@@ -275,7 +283,7 @@ def test_frames_of_every_kind_of_column():
             "DV": pd.array([None, 2.5], dtype="Float64"),
             "AMT": [5, None],
             "EVID": [True, False],
-            "SEX": pd.Series(["m", None], dtype="object"),
+            "SEX": np.array(["m", None], dtype=object),
             "N": np.array([1, 2], dtype=np.uint8),
         },
         index=[17, 4],

@@ -91,9 +91,7 @@ def test_concat(population):
     with pytest.raises(DataError, match="Invalid `sex`: got numbers for subject 2"):
         Population([Subject(1, Dose(1), None, {"sex": "male"}), Subject(2, Dose(1), None, {"sex": 1})])
     with pytest.raises(DataError, match="Invalid `interpolation`"):
-        Population(
-            [Subject(1, Dose(1), None, {"wt": 1}), Subject(2, Dose(1), None, {"wt": 1}, interpolation="locf")]
-        )
+        Population([Subject(1, Dose(1), None, {"wt": 1}), Subject(2, Dose(1), None, {"wt": 1}, interpolation="locf")])
     with pytest.raises(DataError, match="Invalid `occasions`: got some for subject 2"):
         Population([Subject(1, Dose(1)), Subject(2, Dose(1), occasions=[0])])
     with pytest.raises(DataError, match="Invalid `endpoint`: got none for subject 2"):

@@ -33,12 +33,20 @@ def test_columns_are_read_only():
         two_subjects().time[0] = 3.0
 
 
+def test_records_do_not_share_arrays_that_can_change():
+    dv, wt = np.array([1.0, 2.0]), np.array([70.0, 71.0])
+    records = Records.build([0.0, 1.0], dv=dv, covariates={"wt": wt})
+    dv[0] = wt[0] = 99.0
+    assert records.dv[0] == 1.0
+    assert records.covariates["wt"][0] == 70.0
+
+
 def test_build_refuses_what_is_no_column():
     with pytest.raises(DataError, match="Invalid `columns`: got wieght"):
         Records.build([0.0], wieght=3)
     with pytest.raises(DataError, match="Invalid `dv`: got 2 entries"):
         Records(**{**dict(two_subjects().columns()), "dv": [1.0, 2.0]})
-    with pytest.raises(DataError, match="Invalid `addl`: got 1.5"):
+    with pytest.raises(DataError, match=r"Invalid `addl`: got 1\.5"):
         Records(**{**dict(two_subjects().columns()), "addl": np.full(5, 1.5)})
 
 
@@ -78,7 +86,12 @@ RULES = [
     (dict(duration=[5, 0, 0, 0, 0]), "`rate`: got 0.0", "row 2", "RATE must be AMT / DUR"),
     (dict(rate=[-3, 0, 0, 0, 0]), "`rate`: got -3.0", "row 2", "modelled"),
     (dict(rate=[5, 0, 0, 0, 0], duration=[3, 0, 0, 0, 0]), "`rate`: got 5.0", "row 2", "Give either RATE or DUR"),
-    (dict(rate=[-2, 0, 0, 0, 0], duration=[3, 0, 0, 0, 0]), "`duration`: got 3.0", "row 2", "modelled rate or duration"),
+    (
+        dict(rate=[-2, 0, 0, 0, 0], duration=[3, 0, 0, 0, 0]),
+        "`duration`: got 3.0",
+        "row 2",
+        "modelled rate or duration",
+    ),
     (dict(duration=[-1, 0, 0, 0, 0]), "`duration`: got -1.0", "row 2", ""),
     (dict(ii=[-1, 0, 0, 0, 0]), "`ii`: got -1.0", "row 2", ""),
     (dict(addl=[-1, 0, 0, 0, 0]), "`addl`: got -1", "row 2", ""),

@@ -79,6 +79,9 @@ class Cells:
             texts = ["" if value != value else str(value) for value in values.tolist()]
         else:
             texts = values
+        hidden = next((cell for cell in set(texts) if not cell.isprintable()), None)
+        if hidden is not None:
+            raise self.refuse(texts.index(hidden), column, "Its texts hold printable characters only")
         known = {cell: labels.normalise(cell) for cell in set(texts)}
         result = [known[cell] for cell in texts]
         if among is not None:

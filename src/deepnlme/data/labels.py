@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 
 import numpy as np
 
@@ -13,22 +14,32 @@ MISSING = frozenset({"", ".", "na", "nan"})
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 """What is read as a number: no underscores, no words such as inf, no Fortran exponents, no decimal commas."""
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,1000}")
 
 
 def normalise(cell: str) -> str:
-    """A cell as label: whole numbers without sign, leading zeros and decimals, other text as it is.
+    """A cell as label: numbers without plus sign, leading zeros and idle decimals, other text as it is.
+
+    Distinct numbers stay distinct, however many digits they have.
 
     Example:
-        >>> [normalise(cell) for cell in ("1", "01", "2.0", "2.5", "cp")]
-        ['1', '1', '2', '2.5', 'cp']
+        >>> [normalise(cell) for cell in ("1", "01", "2.0", "1e3", "2.50", "cp")]
+        ['1', '1', '2', '1000', '2.5', 'cp']
     """
     if _WHOLE.fullmatch(cell):
         return str(int(cell))
-    if NUMBER.fullmatch(cell):
-        value = float(cell)
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return cell
+    if not NUMBER.fullmatch(cell):
+        return cell
+    try:
+        value = Decimal(cell)
+    except InvalidOperation:
+        return cell
+    if value.is_zero():
+        return "0"
+    if abs(value.adjusted()) > 100:
+        return cell
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def identifier(label: str) -> int | str:

@@ -60,7 +60,8 @@ def read_nonmem(
         endpoints: Names of the endpoints by their values in that column, `{1: "cp", 2: "pca"}`.
         occasion: Column of the occasions, by default OCC where there is one.
         ignore: Characters that mark comment lines, as NM-TRAN's IGNORE; `@` stands for any letter or @. By default
-            lines that begin with # are skipped, and a file in which some records begin with a letter is refused.
+            lines that begin with # are skipped, and a file in which some records begin with a letter (so that
+            NM-TRAN's usual IGNORE=@ would skip them) is refused unless the first column is one of known texts.
         separator: Character between the cells; a space stands for any white space. By default the header shows it.
 
     Returns:
@@ -84,6 +85,9 @@ def read_nonmem(
     table = read_table(source, ignore, separator)
     overrides, endpoint_item = _overrides(columns, endpoint, occasion, table.names)
     where = assign_columns(table.names, tuple(requests), overrides)
+    used = {column for item, column in where.items.items() if item != "id"} | set(where.covariates.values())
+    if table.doubt and table.names[0] not in used:
+        raise DataError(table.doubt)
     if endpoint_item not in where.items and (endpoint is not None or endpoints):
         raise DataError(invalid("endpoint", repr(endpoint or "DVID"), "There is no such column"))
     cells = Cells(table)

@@ -228,7 +228,8 @@ def _column(name: str, values: Any, dtype: Any) -> np.ndarray:
     array = np.asarray(values)
     if dtype is np.int64 and array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
         raise DataError(invalid(name, array[array != np.trunc(array)][0], "It takes whole numbers"))
-    array = array.astype(dtype)
+    if array.dtype != dtype or array.flags.writeable or array.base is not None:
+        array = array.astype(dtype)  # a copy, that nobody else can change
     if array.ndim != 1:
         raise DataError(invalid(name, f"shape {array.shape}", "A column has one entry per record"))
     array.setflags(write=False)

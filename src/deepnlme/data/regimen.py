@@ -89,8 +89,9 @@ class Regimen:
         Regimen(Dose(200), Dose(100, time=12.0), Dose(100, time=24.0), Dose(100, time=36.0))
     """
 
-    __slots__ = ("doses",)
+    __slots__ = ("_records", "doses")
     doses: tuple[Dose, ...]
+    _records: Records | None
 
     def __init__(self, *doses: Dose | Regimen) -> None:
         flat: list[Dose] = []
@@ -99,6 +100,7 @@ class Regimen:
                 raise DataError(invalid("doses", repr(dose), "A regimen is made of Dose and Regimen"))
             flat.extend(dose.doses if isinstance(dose, Regimen) else [dose])
         object.__setattr__(self, "doses", tuple(sorted(flat, key=lambda dose: dose.time)))
+        object.__setattr__(self, "_records", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a Regimen does not change; make a new one with +, shift, repeat or scale")
@@ -150,11 +152,11 @@ class Regimen:
 
     def records(self) -> Records | None:
         """The doses as the records of one subject, or None when there are none."""
-        parts = [dose.records() for dose in self]
-        if not parts:
-            return None
-        merged = Records.concat(parts)
-        return merged.take(np.arange(len(parts)), np.zeros(len(parts), dtype=np.int64))
+        if self._records is None and self.doses:
+            merged = Records.concat([dose.records() for dose in self])
+            one = merged.take(np.arange(len(self)), np.zeros(len(self), dtype=np.int64))
+            object.__setattr__(self, "_records", one)
+        return self._records
 
 
 def _scaled(dose: Dose, factor: float) -> Dose:

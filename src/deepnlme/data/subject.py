@@ -74,7 +74,7 @@ class Subject:
         rules = rules_of(tuple(covariates or {}), interpolation)
         if order not in ORDERS:
             raise DataError(invalid("order", repr(order), f"It is one of {', '.join(ORDERS)}", f"subject {id}"))
-        regimen = None if doses is None else Regimen(doses).records()
+        regimen = None if doses is None else (doses if isinstance(doses, Regimen) else Regimen(doses)).records()
         parts = [*([regimen] if regimen else []), *_observations(observations, id)]
         tracks = {str(name): _track(str(name), given, id) for name, given in (covariates or {}).items()}
         records = _merge(parts, tracks, order, id)

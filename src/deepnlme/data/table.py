@@ -26,12 +26,14 @@ class Table:
         columns: One per name: an int64 or float64 array (NaN missing), or a list of stripped texts ("" missing).
         rows: Where each row came from: line of the file, or position + 2 (int64 [N]).
         notes: What was skipped.
+        doubt: Why the file has no clear meaning unless its first column holds texts of a known use; else empty.
     """
 
     names: tuple[str, ...]
     columns: tuple[np.ndarray | list[str], ...]
     rows: np.ndarray
     notes: tuple[str, ...] = ()
+    doubt: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,18 +119,19 @@ def _from_text(text: str, ignore: str | None, separator: str | None) -> Table:
             raise DataError(invalid(f"row {number}", f"{len(cells)} cells", expected, fix=fix))
         fields.append(cells)
     columns = tuple(_clean(list(column)) for column in zip(*fields, strict=True)) or tuple([] for _ in names)
-    return Table(tuple(names), columns, np.array([number for number, _ in body], dtype=np.int64), tuple(notes))
+    rows = np.array([number for number, _ in body], dtype=np.int64)
+    return Table(tuple(names), columns, rows, tuple(notes), _doubt(body) if ignore is None else "")
 
 
 def _is_comment(line: str, separator: str | None, ignore: str | None) -> bool:
-    """Whether a line before the header is a comment; `#ID` begins a header."""
+    """Whether a line before the header is a comment; a line that names ID and TIME is the header, even as `#ID`."""
     stripped = line.strip()
     marks = set("#" if ignore is None else ignore) - {"@"}
     if stripped[0] not in marks:
         return False
     bare = stripped.removeprefix("#").strip()
     cells = [cell.strip().strip('"').lower() for cell in _cut(bare, _sniff(bare) if separator is None else separator)]
-    return not (stripped[0] == "#" and cells[0] in _ID_NAMES and "time" in cells)
+    return not (any(name in cells for name in _ID_NAMES) and any(name in cells for name in ("time", "t")))
 
 
 def _without_comments(
@@ -145,8 +148,6 @@ def _without_comments(
             repeated.append(number)
         else:
             kept.append((number, line))
-    if ignore is None:
-        _refuse_ambiguous(kept)
     notes = []
     for what, numbers in (("comment line", skipped), ("repeated header line", repeated)):
         if numbers:
@@ -155,19 +156,20 @@ def _without_comments(
     return kept, notes
 
 
-def _refuse_ambiguous(lines: list[tuple[int, str]]) -> None:
+def _doubt(lines: list[tuple[int, str]]) -> str:
     """Lines that begin with a letter among others that do not are comments to NM-TRAN and records to others."""
-    texts = [(number, line) for number, line in lines if line.lstrip()[0].isalpha() or line.lstrip()[0] == "@"]
-    if texts and len(texts) < len(lines):
-        number, line = texts[0]
-        raise DataError(
-            invalid(
-                f"row {number}",
-                repr(line.strip()[:30]),
-                "It begins with a letter, and not all records do: it may be a comment (NM-TRAN's IGNORE=@) or a record",
-                fix="Say which: ignore='#@' skips such lines, ignore='#' reads them",
-            )
-        )
+    texts = [
+        (number, line) for number, line in lines if line.lstrip(' "')[:1].isalpha() or line.lstrip(' "')[:1] == "@"
+    ]
+    if not texts or len(texts) == len(lines):
+        return ""
+    number, line = texts[0]
+    return invalid(
+        f"row {number}",
+        repr(line.strip()[:30]),
+        "It begins with a letter, and not all records do: it may be a comment (NM-TRAN's IGNORE=@) or a record",
+        fix="Say which: ignore='#@' skips such lines, ignore='#' reads them",
+    )
 
 
 def _sniff(header: str) -> str:
@@ -198,6 +200,9 @@ def _split(line: str, separator: str, number: int) -> list[str]:
 
 
 def _check_names(names: list[str]) -> None:
+    if all(parse_number(name) is not None for name in names):
+        got = ", ".join(names[:5])
+        raise DataError(invalid("header", repr(got), "The first line names the columns", fix="Put a header there"))
     for position, name in enumerate(names, start=1):
         if not name:
             fix = "Name the column, or write the file without row names"

@@ -1,1 +1,29 @@
-"""Estimation methods, and what a fit returns."""
+"""Estimation: methods, the fit, and what it returns."""
+
+from deepnlme.estimation.fit import evaluate_ofv, fit, predict
+from deepnlme.estimation.fo import FO
+from deepnlme.estimation.foce import FOCE
+from deepnlme.estimation.inner import EBEStatus
+from deepnlme.estimation.laplace import Laplace
+from deepnlme.estimation.method import Method
+from deepnlme.estimation.naive_pooled import NaivePooled
+from deepnlme.estimation.optimiser import FitStatus
+from deepnlme.estimation.options import Options
+from deepnlme.estimation.result import Fit
+from deepnlme.estimation.storage import load_fit
+
+__all__ = [
+    "FO",
+    "FOCE",
+    "EBEStatus",
+    "Fit",
+    "FitStatus",
+    "Laplace",
+    "Method",
+    "NaivePooled",
+    "Options",
+    "evaluate_ofv",
+    "fit",
+    "load_fit",
+    "predict",
+]

@@ -40,7 +40,7 @@ class FO(Method):
         jacobian_sum = torch.where(use, prediction.jacobian, torch.zeros_like(prediction.y)).sum(-1)
         if g is None:
             value = 0.5 * (residual**2 / variance + torch.log(variance)).sum(-1)
-            return Terms(value - jacobian_sum, None)
+            return Terms(value - jacobian_sum)
         # C = G G' + R by its k x k complement (Woodbury): H = I + G' R^-1 G
         g = torch.where(use, g, torch.zeros_like(g))
         scaled = g / variance
@@ -48,4 +48,4 @@ class FO(Method):
         b = (scaled * residual).sum(-1).mT
         quadratic = (residual**2 / variance).sum(-1) - (b * torch.linalg.solve(h, b.unsqueeze(-1)).squeeze(-1)).sum(-1)
         value = 0.5 * (quadratic + torch.log(variance).sum(-1) + log_det(h))
-        return Terms(value - jacobian_sum, None)
+        return Terms(value - jacobian_sum)

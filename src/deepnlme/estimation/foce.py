@@ -55,7 +55,7 @@ class FOCE(Method):
         density = prediction.log_density(sd=sd)
         value = 0.5 * (z[0] * z[0]).sum(-1) - density[0].sum(-1)
         h = curvature(prediction, sd, jf, js, rows.joint.k)
-        return Terms(value + 0.5 * log_det(h), _inner_gradient(prediction, sd, density, jf, js, z))
+        return Terms(value + 0.5 * log_det(h), _inner_gradient(prediction, sd, density, jf, js, z), h)
 
 
 def curvature(prediction: Prediction, sd: Tensor, jf: Tensor | None, js: Tensor | None, k: int) -> Tensor:

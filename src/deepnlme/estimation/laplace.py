@@ -29,4 +29,5 @@ class Laplace(Method):
         (g,) = torch.autograd.grad(nll.sum(), z, create_graph=True)
         along = diagonal(g)
         (h,) = torch.autograd.grad(along.sum(), z, create_graph=True)
-        return Terms(nll[0] + 0.5 * log_det(h.transpose(0, 1)), along)
+        hessian = h.transpose(0, 1)
+        return Terms(nll[0] + 0.5 * log_det(hessian), along, hessian)

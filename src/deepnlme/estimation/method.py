@@ -49,10 +49,12 @@ class Terms:
         value: [R].
         inner_gradient: [K, R] the derivative of the inner problem in direction a, on copy a of the rows; None for
             methods without an inner problem.
+        curvature: [R, k, k] the Hessian H that the approximation uses; None likewise.
     """
 
     value: Tensor
-    inner_gradient: Tensor | None
+    inner_gradient: Tensor | None = None
+    curvature: Tensor | None = None
 
 
 class Method(ABC):
@@ -62,11 +64,13 @@ class Method(ABC):
         name: Named in every table.
         inner: Whether empirical Bayes estimates are needed.
         gaussian: Whether every endpoint must be Normal or LogNormal.
+        uses_omega: Whether Omega enters at all.
     """
 
     name: str
     inner: bool
     gaussian: bool
+    uses_omega: bool = True
 
     @abstractmethod
     def terms(self, rows: Rows, z: Tensor) -> Terms:

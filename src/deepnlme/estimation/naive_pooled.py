@@ -16,7 +16,8 @@ class NaivePooled(Method):
     name = "Naive pooled"
     inner = False
     gaussian = False
+    uses_omega = False
 
     def terms(self, rows: Rows, z: Tensor) -> Terms:
         """The terms at eta = 0 (z must be zero)."""
-        return Terms(-rows.predict(z).log_density()[0].sum(-1), None)
+        return Terms(-rows.predict(z).log_density()[0].sum(-1))

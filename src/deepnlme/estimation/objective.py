@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepnlme.estimation.inner import EBEStatus, InnerOptions, derivatives, find_modes, find_modes_from_many
+from deepnlme.data.batch import Batch
+from deepnlme.estimation.inner import EBEStatus, InnerOptions, find_modes, find_modes_from_many
 from deepnlme.estimation.method import Method, Rows
 from deepnlme.joint import Joint
 
@@ -25,6 +26,7 @@ class Evaluation:
         subject: [B, S] contributions to the OFV.
         subject_gradient: [B, S, P] of those contributions.
         z: [B, S, k] modes of the whitened random effects.
+        curvature: [B, S, k, k] the Hessian that the approximation uses there (identity without random effects).
         status: [B, S] an `EBEStatus` each.
     """
 
@@ -35,6 +37,7 @@ class Evaluation:
     subject: np.ndarray
     subject_gradient: np.ndarray
     z: np.ndarray
+    curvature: np.ndarray
     status: np.ndarray
 
     @property
@@ -94,14 +97,17 @@ class MarginalObjective:
         gradient = torch.empty(total, p, dtype=torch.float64, device=self.device)
         z = torch.empty(total, self.k, dtype=torch.float64, device=self.device)
         slope = torch.zeros(total, self.k, p, dtype=torch.float64, device=self.device)
+        curvature = torch.empty(total, self.k, self.k, dtype=torch.float64, device=self.device)
         status = torch.zeros(total, dtype=torch.int64, device=self.device)
         for part, batch in self._chunks(b):
             rows = Rows(self.joint, batch, rows_u[part].unsqueeze(0))
-            value[part], gradient[part], z[part], slope[part], status[part] = self._rows(rows, start[part])
+            found = self._rows(rows, start[part])
+            for whole, piece in zip((value, gradient, z, slope, curvature, status), found, strict=True):
+                whole[part] = piece
         self.evaluations += b
-        return self._collect(points, value, gradient, z, slope, status)
+        return self._collect(points, value, gradient, z, slope, curvature, status)
 
-    def _chunks(self, b: int) -> list[tuple[slice, object]]:
+    def _chunks(self, b: int) -> list[tuple[slice, Batch]]:
         """Consecutive row ranges with their batches; small problems are one chunk for all parameter vectors."""
         total = b * self.subjects
         if total <= self.rows_per_chunk:
@@ -114,7 +120,7 @@ class MarginalObjective:
                 out.append((slice(i * self.subjects + part.start, i * self.subjects + part.stop), batch))
         return out
 
-    def _pieces(self, size: int) -> list[tuple[slice, object]]:
+    def _pieces(self, size: int) -> list[tuple[slice, Batch]]:
         key = f"pieces{size}"
         if key not in self.batch.cache:
             pieces = []
@@ -138,8 +144,8 @@ class MarginalObjective:
         far = shift.norm(dim=-1, keepdim=True)
         return z + shift * torch.clamp(1.0 / far.clamp(min=1e-300), max=1.0)
 
-    def _rows(self, rows: Rows, start: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Value [R], gradient [R, P], mode [R, k], its derivative [R, k, P] and status [R] of a chunk."""
+    def _rows(self, rows: Rows, start: Tensor) -> tuple[Tensor, ...]:
+        """Value [R], gradient [R, P], mode [R, k], its derivative [R, k, P], curvature [R, k, k], status [R]."""
         r, k = rows.batch.rows, self.k
         if self.method.inner and k:
             search = find_modes if self._warm is not None else find_modes_from_many
@@ -164,10 +170,21 @@ class MarginalObjective:
             slope = -_solve(0.5 * (h + h.mT), mixed.transpose(0, 1))
             by_z = explicit[1].sum(0) if explicit[1] is not None else torch.zeros_like(z)
             by_u = by_u + (by_z.unsqueeze(1) @ slope).squeeze(1)
-        return terms.value.detach(), by_u, z, slope, status
+        if terms.curvature is None:
+            curvature = torch.eye(k, dtype=z.dtype, device=z.device).expand(r, k, k)
+        else:
+            curvature = terms.curvature.detach()
+        return terms.value.detach(), by_u, z, slope, curvature, status
 
     def _collect(
-        self, points: Tensor, value: Tensor, gradient: Tensor, z: Tensor, slope: Tensor, status: Tensor
+        self,
+        points: Tensor,
+        value: Tensor,
+        gradient: Tensor,
+        z: Tensor,
+        slope: Tensor,
+        curvature: Tensor,
+        status: Tensor,
     ) -> Evaluation:
         b, p = points.shape
         shape = (b, self.subjects)
@@ -180,11 +197,20 @@ class MarginalObjective:
         ofv = torch.where(finite, ofv, torch.full_like(ofv, torch.inf))
         if self._warm is None and bool(finite[0]):
             self._warm = _Warm(points[0], z[: self.subjects], slope[: self.subjects])
-        self._last = (points, z.reshape(*shape, -1), slope.reshape(*shape, self.k, p))
+        self._last = (points, z.reshape(*shape, self.k), slope.reshape(*shape, self.k, p))
         return Evaluation(
             *(
                 v.cpu().numpy()
-                for v in (points, ofv, penalty, total, subject, subject_gradient, z.reshape(*shape, -1))
+                for v in (
+                    points,
+                    ofv,
+                    penalty,
+                    total,
+                    subject,
+                    subject_gradient,
+                    z.reshape(*shape, self.k),
+                    curvature.reshape(*shape, self.k, self.k),
+                )
             ),
             status.reshape(shape).cpu().numpy(),
         )
@@ -202,6 +228,10 @@ class MarginalObjective:
         points, z, slope = self._last
         self._warm = _Warm(points[which].clone(), z[which].clone(), slope[which].clone())
 
+    def forget(self) -> None:
+        """Start the next search from the origin."""
+        self._warm = None
+
     def start_from(self, u: np.ndarray, z: np.ndarray) -> None:
         """Start the next searches from the modes `z` [S, k] found at `u` (used to resume)."""
         self._warm = _Warm(
@@ -209,16 +239,6 @@ class MarginalObjective:
             torch.tensor(z, dtype=torch.float64, device=self.device),
             None,
         )
-
-    def curvature_of_modes(self, u: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Exact Hessian of the inner problem at the modes, [S, k, k]."""
-        out = np.empty((self.subjects, self.k, self.k))
-        rows_u = torch.tensor(u, dtype=torch.float64, device=self.device).expand(self.subjects, -1)
-        modes = torch.tensor(z, dtype=torch.float64, device=self.device)
-        for part, batch in self._chunks(1):
-            rows = Rows(self.joint, batch, rows_u[part].unsqueeze(0))  # type: ignore[arg-type]
-            out[part] = derivatives(self.method, rows, modes[part])[2].cpu().numpy()
-        return out
 
 
 def _solve(h: Tensor, right: Tensor) -> Tensor:

@@ -101,6 +101,11 @@ class RandomEffects:
                     f"Invalid `omega`: got smallest eigenvalue {lowest:.3g}, expected a positive definite matrix."
                 )
 
+    def as_fixed(self) -> RandomEffects:
+        """The same group with its Omega kept."""
+        names = self.names or (self.size,)
+        return RandomEffects(*names, omega=self.omega, block=self.block, fixed=True, by=self.by)
+
     def labels(self, attribute: str) -> tuple[str, ...]:
         """Names of the effects as shown in tables: the given ones, or ``latent1``, ``latent2``, ..."""
         return self.names if self.names else tuple(f"{attribute}{i + 1}" for i in range(self.size))

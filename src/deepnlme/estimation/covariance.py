@@ -1,0 +1,117 @@
+"""The covariance step: how well the parameters are determined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepnlme.estimation.objective import Evaluation, MarginalObjective
+from deepnlme.estimation.optimiser import STEP
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Result of the covariance step.
+
+    With R = Hessian of -log L (and of -log prior) and S = sum_i g_i g_i' over the subjects' gradients of -log L, both
+    on the free scale: sandwich R^-1 S R^-1, "R" R^-1, "S" S^-1; carried to the natural scale by the Jacobian.
+
+    Attributes:
+        kind: "sandwich", "R" or "S".
+        r, s: [P, P] on the free scale.
+        free: [P, P] covariance on the free scale; NaN if the step failed.
+        natural: [P, P] covariance of the natural parameters.
+        message: Empty, or what failed and what to do.
+    """
+
+    kind: str
+    r: np.ndarray
+    s: np.ndarray
+    free: np.ndarray
+    natural: np.ndarray
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are standard errors."""
+        return not self.message
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard errors of the natural parameters, [P]."""
+        return np.sqrt(np.diag(self.natural)) if len(self.natural) else np.zeros(0)
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Correlation of the natural parameters, [P, P]."""
+        se = self.se
+        return self.natural / np.outer(se, se)
+
+    @property
+    def condition_number(self) -> float:
+        """Largest over smallest eigenvalue of the correlation matrix."""
+        if not self.ok or not len(self.natural):
+            return float("nan")
+        values = np.linalg.eigvalsh(self.correlation)
+        return float(values.max() / values.min()) if values.min() > 0 else float("inf")
+
+
+def hessian(objective: MarginalObjective, u: np.ndarray) -> np.ndarray:
+    """Hessian of the objective by central differences of its exact gradient, one batch of 2P vectors, [P, P]."""
+    h = 10.0 * STEP * np.maximum(1.0, np.abs(u))
+    points = np.concatenate([u + np.diag(h), u - np.diag(h)])
+    g = objective(points).gradient
+    n = len(u)
+    out = (g[:n] - g[n:]) / (2.0 * h[:, None])
+    return 0.5 * (out + out.T)
+
+
+def covariance(objective: MarginalObjective, u: np.ndarray, evaluation: Evaluation, kind: str) -> Covariance:
+    """The covariance step at the estimates.
+
+    Args:
+        objective: The objective, remembering the modes at `u`.
+        u: [P] estimates on the free scale.
+        evaluation: The objective there.
+        kind: "sandwich", "R" or "S".
+    """
+    space = objective.joint.space
+    g = 0.5 * evaluation.subject_gradient[0]
+    s = g.T @ g
+    r = 0.5 * hessian(objective, u)
+    n = len(u)
+    failed = np.full((n, n), np.nan)
+    message = _failure(r, "R", space.names) if kind != "S" else ""
+    if not message and kind != "R":
+        message = _failure(s, "S", space.names) if kind == "S" else ""
+    if message:
+        return Covariance(kind, r, s, failed, failed, message)
+    if kind == "R":
+        free = np.linalg.inv(r)
+    elif kind == "S":
+        free = np.linalg.inv(s)
+    else:
+        inverse = np.linalg.inv(r)
+        free = inverse @ s @ inverse
+    free = 0.5 * (free + free.T)
+    jacobian = space.natural_jacobian(u)
+    return Covariance(kind, r, s, free, jacobian @ free @ jacobian.T, "")
+
+
+def _failure(matrix: np.ndarray, name: str, parameters: tuple[str, ...]) -> str:
+    """Why a matrix cannot be inverted, in words; empty if it can."""
+    if not np.isfinite(matrix).all():
+        return f"Covariance step failed: the {name} matrix has entries that are not finite."
+    values, vectors = np.linalg.eigh(matrix)
+    if values.min() > 1e-10 * max(values.max(), 1e-300):
+        return ""
+    worst = vectors[:, 0]
+    order = np.argsort(-np.abs(worst))[:3]
+    involved = ", ".join(parameters[i] for i in order if abs(worst[i]) > 0.1)
+    listed = ", ".join(f"{v:.3g}" for v in values)
+    return (
+        f"Covariance step failed: the {name} matrix is not positive definite (eigenvalues {listed}); the direction "
+        f"that the data do not determine is mostly {involved}. Fix or drop a parameter there (a variance near zero?), "
+        "start from other values, or use a bootstrap or sampling importance resampling for the uncertainty."
+    )

@@ -1,0 +1,227 @@
+"""`fit`, `evaluate_ofv` and `predict`."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from deepnlme.data import Population
+from deepnlme.errors import ModelError
+from deepnlme.estimation.covariance import covariance
+from deepnlme.estimation.foce import FOCE
+from deepnlme.estimation.individuals import block_cholesky, prediction_table
+from deepnlme.estimation.inner import InnerOptions
+from deepnlme.estimation.method import Method
+from deepnlme.estimation.objective import Evaluation, MarginalObjective
+from deepnlme.estimation.optimiser import FitStatus, Optimum, Trace, optimise
+from deepnlme.estimation.options import Options
+from deepnlme.estimation.result import Fit
+from deepnlme.estimation.start import check_start
+from deepnlme.estimation.storage import Checkpoint
+from deepnlme.joint import Joint
+from deepnlme.model import Model
+
+
+def fit(
+    model: Model,
+    population: Population,
+    method: Method | None = None,
+    start: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+) -> Fit:
+    """Fit a population model by maximising an approximate marginal likelihood.
+
+    Args:
+        model: The model; it is not changed.
+        population: The data; every subject needs an observation.
+        method: `FOCE()` (default, with interaction), `Laplace()`, `FO()` or `NaivePooled()`.
+        start: Initial values by name that replace the declared ones.
+        options: How to carry the fit out.
+
+    Returns:
+        The fit. Ctrl-C or the time limit return the best fit so far; its `status` says so.
+
+    Raises:
+        DataError: Data that the model cannot use.
+        ModelError: A model or method that does not suit, or an OFV that is not finite at the initial values.
+    """
+    method, options = method or FOCE(), options or Options()
+    _check_arguments(model, population, method, options)
+    began = time.perf_counter()
+    if not method.uses_omega and model.groups:
+        model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
+    joint = prepared(model, population, method)
+    u = joint.space.initial(start)
+    objective = _objective(joint, method, options)
+    check_start(objective, u)
+    seconds = {"preparation": time.perf_counter() - began}
+    began = time.perf_counter()
+    best, ends = _best_of_starts(objective, u, options)
+    seconds["optimisation"] = time.perf_counter() - began
+    began = time.perf_counter()
+    found = None
+    if options.covariance is not None and best.status is not FitStatus.INTERRUPTED:
+        objective.start_from(best.u, best.evaluation.z[0])
+        try:
+            found = covariance(objective, best.u, best.evaluation, options.covariance)
+        except KeyboardInterrupt:
+            found = None
+    seconds["covariance"] = time.perf_counter() - began
+    return Fit(
+        model,
+        population,
+        method,
+        options,
+        best.status,
+        best.u,
+        best.evaluation,
+        found,
+        best.decrement,
+        best.trace,
+        seconds,
+        versions(),
+        ends,
+    )
+
+
+def _check_arguments(model: Any, population: Any, method: Any, options: Any) -> None:
+    if isinstance(model, type):
+        raise ModelError(f"Invalid `model`: got the class {model.__name__}, expected an instance: {model.__name__}().")
+    for name, value, kind in (
+        ("model", model, Model),
+        ("population", population, Population),
+        ("method", method, Method),
+        ("options", options, Options),
+    ):
+        if not isinstance(value, kind):
+            raise ModelError(f"Invalid `{name}`: got {type(value).__name__}, expected a {kind.__name__}.")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise ModelError(f'Invalid `device`: got {options.device!r}, but torch sees no GPU here. Use device="cpu".')
+
+
+def prepared(model: Model, population: Population, method: Method) -> Joint:
+    """Model and data bound together and checked."""
+    population.require_observations()
+    joint = Joint(model, population)
+    joint.check_data()
+    method.check(joint)
+    return joint
+
+
+def _objective(joint: Joint, method: Method, options: Options) -> MarginalObjective:
+    inner = InnerOptions(tolerance=options.ebe_tolerance, starts=options.ebe_starts, seed=options.seed)
+    return MarginalObjective(joint, method, inner, options.device, options.max_numbers)
+
+
+def _best_of_starts(
+    objective: MarginalObjective, u: np.ndarray, options: Options
+) -> tuple[Optimum, tuple[float, ...]]:
+    """Fits from the given and from drawn initial values; the best one, and the values all of them reached."""
+    checkpoint = Checkpoint.open(options.checkpoint, objective)
+    generator = np.random.default_rng(options.seed)
+    points = [u] + [u + options.start_spread * generator.standard_normal(len(u)) for _ in range(options.starts - 1)]
+    if checkpoint is not None and checkpoint.u is not None:
+        points[0] = checkpoint.u
+        if checkpoint.z is not None:
+            objective.start_from(checkpoint.u, checkpoint.z)
+    save = checkpoint.save if checkpoint is not None else (lambda u, e: None)
+    best: Optimum | None = None
+    reached = []
+    for i, point in enumerate(points):
+        if i:
+            objective.forget()
+            if not np.isfinite(objective(point).value[0]):
+                reached.append(float("inf"))
+                continue
+        found = optimise(objective, point, options, save)
+        value = float(found.evaluation.value[0])
+        reached.append(value)
+        if best is None or value < float(best.evaluation.value[0]):
+            best = found
+        if found.status in (FitStatus.INTERRUPTED, FitStatus.TIME_LIMIT):
+            break
+    assert best is not None
+    return best, tuple(reached)
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    out = {"python": platform.python_version()}
+    for name in ("deepnlme", "torch", "torchdiffeq", "numpy", "scipy"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "unknown"
+    return out
+
+
+def evaluate_ofv(
+    model: Model,
+    population: Population,
+    method: Method | None = None,
+    at: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+) -> Fit:
+    """The OFV at given parameter values, without fitting.
+
+    Args:
+        model: The model.
+        population: The data.
+        method: As in `fit`.
+        at: Values by name that replace the declared initial ones.
+        options: As in `fit`; only device, seed and the settings of the random effects matter.
+
+    Returns:
+        A `Fit` that was only evaluated: `ofv`, `subject_ofv`, `ebes`, `predictions()` at these values.
+    """
+    method, options = method or FOCE(), options or Options()
+    _check_arguments(model, population, method, options)
+    began = time.perf_counter()
+    joint = prepared(model, population, method)
+    u = joint.space.initial(at)
+    objective = _objective(joint, method, options)
+    evaluation = check_start(objective, u)
+    seconds = {"evaluation": time.perf_counter() - began}
+    status = FitStatus.NOTHING_TO_ESTIMATE if not len(u) else FitStatus.EVALUATED
+    return Fit(
+        model, population, method, replace(options, covariance=None), status, u, evaluation, None, float("nan"),
+        Trace(), seconds, versions(),
+    )
+
+
+def predict(
+    model: Model,
+    population: Population,
+    at: Mapping[str, Any] | None = None,
+    eta: np.ndarray | None = None,
+    all_records: bool = False,
+) -> pd.DataFrame:
+    """Predictions of a model that need not be fitted: PRED, IPRED and residuals at given values.
+
+    Args:
+        model: The model.
+        population: The data; observations may be missing (DV empty, MDV=1) with `all_records`.
+        at: Parameter values by name that replace the declared initial ones.
+        eta: [S, k] random effects; zero by default.
+        all_records: One row per record instead of per observation.
+
+    Returns:
+        The table of `Fit.predictions`.
+    """
+    joint = Joint(model, population)
+    u = joint.space.initial(at)
+    z = np.zeros((len(population), joint.k))
+    if eta is not None:
+        eta = np.atleast_2d(np.asarray(eta, dtype=float))
+        if eta.shape != z.shape:
+            raise ModelError(f"Invalid `eta`: got shape {eta.shape}, expected {z.shape}: subjects by random effects.")
+        z = np.linalg.solve(block_cholesky(joint, u), eta.T).T
+    return prediction_table(model, population, u, z, True, all_records)

@@ -1,0 +1,234 @@
+"""Empirical Bayes estimates and the table of predictions and residuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from deepnlme.data import Population
+from deepnlme.data.batch import endpoint_index
+from deepnlme.estimation.method import jacobian
+from deepnlme.joint import Joint, Prediction
+from deepnlme.model import Model
+from deepnlme.observation import Gaussian
+
+CHUNK = 2_000
+"""Subjects at a time in tables."""
+
+
+@dataclass(frozen=True)
+class Ebes:
+    """Empirical Bayes estimates of the random effects on their own scale.
+
+    Attributes:
+        names: Of the random effects; those by occasion carry the occasion's number, ``iov_cl@2``.
+        eta: [S, k].
+        covariance: [S, k, k] inverse of the Hessian at the mode.
+    """
+
+    names: tuple[str, ...]
+    eta: np.ndarray
+    covariance: np.ndarray
+
+    def to_frame(self, ids: tuple) -> pd.DataFrame:
+        """One row per subject: ID, ETA and its standard error for each effect."""
+        columns: dict[str, object] = {"ID": list(ids)}
+        for i, name in enumerate(self.names):
+            columns[f"ETA_{name}"] = self.eta[:, i]
+        for i, name in enumerate(self.names):
+            columns[f"SE_{name}"] = np.sqrt(self.covariance[:, i, i])
+        return pd.DataFrame(columns)
+
+
+def block_cholesky(joint: Joint, free: np.ndarray) -> np.ndarray:
+    """L of all random effects of a subject, [k, k], block diagonal; occasions repeat their group's block."""
+    values = joint.space.values(torch.tensor(free, dtype=torch.float64))
+    blocks = []
+    for name, group in joint.model.groups.items():
+        copies = joint.occasions if group.by == "occasion" else 1
+        blocks += [values.cholesky[name].numpy()] * copies
+    out = np.zeros((joint.k, joint.k))
+    at = 0
+    for block in blocks:
+        n = len(block)
+        out[at : at + n, at : at + n] = block
+        at += n
+    return out
+
+
+def effect_names(joint: Joint) -> tuple[str, ...]:
+    """Names of all random effects of a subject."""
+    names: list[str] = []
+    for attribute, group in joint.model.groups.items():
+        labels = group.labels(attribute)
+        if group.by == "occasion":
+            names += [f"{label}@{o + 1}" for o in range(joint.occasions) for label in labels]
+        else:
+            names += labels
+    return tuple(names)
+
+
+def ebes(joint: Joint, free: np.ndarray, z: np.ndarray, curvature: np.ndarray) -> Ebes:
+    """eta = L z with covariance L H^-1 L'."""
+    lower = block_cholesky(joint, free)
+    inverse = np.linalg.inv(curvature) if joint.k else np.zeros((len(z), 0, 0))
+    return Ebes(effect_names(joint), z @ lower.T, lower @ inverse @ lower.T)
+
+
+def prediction_table(
+    model: Model, population: Population, free: np.ndarray, z: np.ndarray, interaction: bool, all_records: bool
+) -> pd.DataFrame:
+    """Predictions and residuals, one row per observation (or record).
+
+    PRED = f(eta = 0), RES = DV - PRED; IPRED = f(eta_hat), IRES = DV - IPRED, IWRES = IRES / sd(eta_hat);
+    WRES = C0^(-1/2) (DV - PRED) with C0 = G0 Omega G0' + R0 at eta = 0; CPRED = f(eta_hat) - G eta_hat and
+    CWRES = C^(-1/2) (DV - CPRED) with C = G Omega G' + R at eta_hat (R at eta = 0 without interaction). Symmetric
+    square roots; all observations of a subject together. For log-normal endpoints residuals other than RES and IRES
+    are those of log DV, and predictions are medians; other distributions have their mean, and no weighted residuals.
+
+    Args:
+        model: The model.
+        population: The data.
+        free: [P].
+        z: [S, k] whitened random effects.
+        interaction: Where R is taken for CWRES.
+        all_records: One row per record instead of per observation.
+    """
+    frames = []
+    for start in range(0, len(population), CHUNK):
+        part = population[start : start + CHUNK]
+        frames.append(_table(Joint(model, part, slots="records"), free, z[start : start + CHUNK], interaction))
+    table = pd.concat(frames, ignore_index=True)
+    if not all_records:
+        table = table[table["MDV"] == 0].drop(columns=["EVID", "MDV"])
+    return table.reset_index(drop=True)
+
+
+def _table(joint: Joint, free: np.ndarray, z: np.ndarray, interaction: bool) -> pd.DataFrame:
+    batch = joint.batch
+    zero = _moments(joint, free, np.zeros_like(z))
+    hat = _moments(joint, free, z)
+    y = hat.prediction.y
+    frozen = hat.prediction.sd[0] if interaction else zero.prediction.sd[0]
+    usable = hat.prediction.use & (hat.prediction.cens == 0) & hat.prediction.gaussian
+    wres = _decorrelated(y - zero.mean, zero.g, zero.prediction.sd[0], usable)
+    cpred = hat.mean - torch.einsum("arn,ra->rn", hat.g, torch.tensor(z))
+    cwres = _decorrelated(y - cpred, hat.g, frozen, usable)
+    iwres = (y - hat.mean) / hat.prediction.sd[0]
+    missing = torch.full_like(y, torch.nan)
+    dv = torch.where(batch.slot_valid, batch.y, missing)
+    columns = {
+        "DV": dv,
+        "PRED": zero.natural,
+        "RES": dv - zero.natural,
+        "WRES": torch.where(usable, wres, missing),
+        "IPRED": hat.natural,
+        "IRES": dv - hat.natural,
+        "IWRES": torch.where(usable, iwres, missing),
+        "CPRED": torch.where(hat.prediction.gaussian, _back(joint, cpred), missing),
+        "CWRES": torch.where(usable, cwres, missing),
+    }
+    return _ordered(joint, columns, z, free)
+
+
+def _ordered(joint: Joint, columns: dict[str, Tensor], z: np.ndarray, free: np.ndarray) -> pd.DataFrame:
+    """Slots as rows, in the order of the source."""
+    batch, population = joint.batch, joint.population
+    records = population.records
+    flat = (batch.slot_record + torch.tensor(population.starts[:-1]).unsqueeze(1)).numpy()
+    names = np.concatenate([np.full(sl.stop - sl.start, name, dtype=object) for name, sl in batch.slices.items()])
+    first = np.zeros(flat.shape, dtype=bool)
+    for sl in batch.slices.values():
+        local = batch.slot_record[:, sl].numpy()
+        first[:, sl] = np.diff(local, axis=1, prepend=-1) > 0
+    expected = np.zeros(flat.shape, dtype=bool)
+    for name, sl in batch.slices.items():
+        expected[:, sl] = _belongs(joint, name, flat[:, sl])
+    keep = first & expected
+    r, c = np.nonzero(keep)
+    order = np.argsort(flat[r, c], kind="stable")
+    r, c = r[order], c[order]
+    source = flat[r, c]
+    data: dict[str, object] = {
+        "ID": [population.ids[i] for i in r],
+        "TIME": records.time[source],
+        "EVID": records.evid[source],
+        "MDV": np.where(records.observed[source], 0, 1),
+    }
+    if len(batch.slices) > 1:
+        data["DVID"] = np.where(records.observed[source], names[c], "")
+    data.update({k: v.numpy()[r, c] for k, v in columns.items()})
+    if (records.cens != 0).any():
+        data["CENS"] = records.cens[source]
+    eta = z @ block_cholesky(joint, free).T
+    for i, name in enumerate(effect_names(joint)):
+        data[f"ETA_{name}"] = eta[r, i]
+    return pd.DataFrame(data)
+
+
+def _belongs(joint: Joint, name: str, flat: np.ndarray) -> np.ndarray:
+    """Whether a record is listed under this endpoint (records that are not observations under the first)."""
+    index = endpoint_index(joint.population, joint.layout)
+    mine = joint.layout.endpoints.index(name)
+    return np.where(index[flat] < 0, 0, index[flat]) == mine
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """The observation model linearised at one z."""
+
+    prediction: Prediction
+    mean: Tensor
+    g: Tensor
+    natural: Tensor
+
+
+def _moments(joint: Joint, free: np.ndarray, z: np.ndarray) -> _Moments:
+    rows, k = z.shape
+    copies = max(k, 1)
+    u = torch.tensor(free, dtype=torch.float64).expand(copies, rows, -1)
+    leaf = torch.tensor(z, dtype=torch.float64).expand(copies, rows, k).clone().requires_grad_()
+    prediction = joint.predict(joint.space.values(u), leaf, joint.batch)
+    (g,) = jacobian([prediction.mean], leaf)
+    g = torch.zeros(k, rows, prediction.y.shape[1], dtype=torch.float64) if g is None or not k else g.detach()
+    with torch.no_grad():
+        found = joint.individuals(joint.space.values(u), leaf, joint.batch).distributions
+        natural = []
+        for name, distribution in found.items():
+            width = joint.batch.slices[name].stop - joint.batch.slices[name].start
+            value = distribution.natural(distribution.mean) if isinstance(distribution, Gaussian) else distribution.mean
+            natural.append(value[0].expand(rows, width))
+    return _Moments(_detached(prediction), prediction.mean[0].detach(), g, torch.cat(natural, -1))
+
+
+def _detached(prediction: Prediction) -> Prediction:
+    values = {f: getattr(prediction, f) for f in Prediction.__dataclass_fields__}
+    return Prediction(**{f: v.detach() if isinstance(v, Tensor) else v for f, v in values.items()})
+
+
+def _back(joint: Joint, value: Tensor) -> Tensor:
+    """From the scale where an endpoint is normal to that of the data."""
+    with torch.no_grad():
+        z = torch.zeros(1, joint.batch.rows, joint.k, dtype=torch.float64)
+        u = torch.tensor(joint.space.initial()).expand(1, joint.batch.rows, -1)
+        found = joint.individuals(joint.space.values(u), z, joint.batch).distributions
+    out = value.clone()
+    for name, distribution in found.items():
+        sl = joint.batch.slices[name]
+        if isinstance(distribution, Gaussian):
+            out[:, sl] = distribution.natural(value[:, sl])
+    return out
+
+
+def _decorrelated(residual: Tensor, g: Tensor, sd: Tensor, usable: Tensor) -> Tensor:
+    """C^(-1/2) residual with C = G G' + diag(sd^2), symmetric root; observations that do not count are left out."""
+    g = torch.where(usable, g, torch.zeros_like(g))
+    variance = torch.where(usable, sd * sd, torch.ones_like(sd))
+    c = torch.einsum("arn,arm->rnm", g, g) + torch.diag_embed(variance)
+    values, vectors = torch.linalg.eigh(c)
+    local = (vectors.mT @ torch.where(usable, residual, torch.zeros_like(residual)).unsqueeze(-1)).squeeze(-1)
+    return (vectors @ (local / torch.sqrt(values)).unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,296 @@
+"""What a fit returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepnlme.data import Population
+from deepnlme.errors import ModelError
+from deepnlme.estimation.covariance import Covariance, covariance
+from deepnlme.estimation.individuals import Ebes, ebes, prediction_table
+from deepnlme.estimation.inner import EBEStatus
+from deepnlme.estimation.method import Method
+from deepnlme.estimation.objective import Evaluation, MarginalObjective
+from deepnlme.estimation.optimiser import FitStatus, Trace
+from deepnlme.estimation.options import Options
+from deepnlme.estimation.table import parameter_table, render
+from deepnlme.joint import Joint
+from deepnlme.model import Model
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model. Read it by its properties; `print(fit)` shows the parameter table.
+
+    Attributes:
+        model: The model, as declared.
+        population: The data.
+        method: The approximation of the likelihood.
+        options: How it was fitted.
+        status: How the fit ended.
+        free: [P] estimates on the free scale.
+        evaluation: The objective at the estimates.
+        covariance: The covariance step, or None if it was not asked for.
+        decrement: Expected further improvement [OFV units].
+        trace: The path of the fit.
+        seconds: Wall time by stage.
+        versions: Of Python and the packages that matter.
+    """
+
+    model: Model
+    population: Population
+    method: Method
+    options: Options
+    status: FitStatus
+    free: np.ndarray
+    evaluation: Evaluation
+    covariance: Covariance | None
+    decrement: float
+    trace: Trace
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    starts: tuple[float, ...] = ()
+
+    # ---- numbers ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def joint(self) -> Joint:
+        """The model bound to the data."""
+        return Joint(self.model, self.population)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the outer problem and every inner one converged."""
+        return self.status in (FitStatus.CONVERGED, FitStatus.NOTHING_TO_ESTIMATE) and not len(self.unconverged)
+
+    @property
+    def unconverged(self) -> list[Any]:
+        """Ids of the subjects whose random effects were not found."""
+        bad = np.flatnonzero(self.evaluation.status[0] != EBEStatus.CONVERGED)
+        return [self.population.ids[i] for i in bad]
+
+    @property
+    def ofv(self) -> float:
+        """-2 log L - N log 2 pi (NONMEM "without constant"); the penalty of priors is not in it."""
+        return float(self.evaluation.ofv[0])
+
+    @property
+    def penalty(self) -> float:
+        """-2 log prior density, 0 without priors."""
+        return float(self.evaluation.penalty[0])
+
+    @cached_property
+    def _counts(self) -> tuple[int, int]:
+        return self.joint.observation_count()
+
+    @property
+    def n_observations(self) -> int:
+        """Observations in the likelihood."""
+        return self._counts[0]
+
+    @property
+    def log_likelihood(self) -> float:
+        """Log L by the method named, constants included."""
+        return -0.5 * (self.ofv + self._counts[1] * LOG_2PI)
+
+    @property
+    def n_parameters(self) -> int:
+        """Estimated parameters."""
+        return len(self.free)
+
+    @property
+    def aic(self) -> float:
+        """-2 log L + 2 P."""
+        return -2.0 * self.log_likelihood + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """-2 log L + P log N, N the number of observations."""
+        return -2.0 * self.log_likelihood + self.n_parameters * math.log(max(self.n_observations, 1))
+
+    @cached_property
+    def estimates(self) -> dict[str, float]:
+        """Every parameter by name on the natural scale; variances as ``omega[cl]``, ``omega[cl,ka]``."""
+        return self.joint.space.as_dict(self.free)
+
+    @property
+    def se(self) -> dict[str, float]:
+        """Standard errors by name; NaN where there are none."""
+        names = self.joint.space.names
+        if self.covariance is None or not self.covariance.ok:
+            return dict.fromkeys(names, math.nan)
+        return dict(zip(names, self.covariance.se.tolist(), strict=True))
+
+    @property
+    def omega(self) -> pd.DataFrame:
+        """Omega of all random effects, block diagonal over the groups."""
+        matrices = self.joint.space.omega_matrices(self.free)
+        labels = [label for name, group in self.model.groups.items() for label in group.labels(name)]
+        out = np.zeros((len(labels), len(labels)))
+        at = 0
+        for matrix in matrices.values():
+            n = len(matrix)
+            out[at : at + n, at : at + n] = matrix
+            at += n
+        return pd.DataFrame(out, index=labels, columns=labels)
+
+    @property
+    def covariance_matrix(self) -> pd.DataFrame:
+        """Covariance of the estimates on the natural scale."""
+        return self._matrix("natural")
+
+    @property
+    def correlation_matrix(self) -> pd.DataFrame:
+        """Correlation of the estimates."""
+        return self._matrix("correlation")
+
+    def _matrix(self, which: str) -> pd.DataFrame:
+        if self.covariance is None:
+            raise ModelError("Invalid request: the fit has no covariance step. Use fit.with_covariance().")
+        if not self.covariance.ok:
+            raise ModelError(self.covariance.message)
+        names = list(self.joint.space.names)
+        return pd.DataFrame(getattr(self.covariance, which), index=names, columns=names)
+
+    @property
+    def condition_number(self) -> float:
+        """Of the correlation matrix of the estimates; NaN without one."""
+        return self.covariance.condition_number if self.covariance is not None else math.nan
+
+    # ---- individuals --------------------------------------------------------------------------------------------
+
+    @property
+    def subject_ofv(self) -> pd.Series:
+        """Contribution of every subject to the OFV."""
+        return pd.Series(self.evaluation.subject[0], index=list(self.population.ids), name="OFV")
+
+    @cached_property
+    def _modes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whitened modes and curvature; found afterwards for methods that do without them."""
+        if self.method.inner or not self.joint.k or not self.method.uses_omega:
+            return self.evaluation.z[0], self.evaluation.curvature[0]
+        from deepnlme.estimation.foce import FOCE
+
+        objective = MarginalObjective(self.joint, FOCE(interaction=False), device=self.options.device)
+        evaluation = objective(self.free)
+        return evaluation.z[0], evaluation.curvature[0]
+
+    @property
+    def ebes(self) -> Ebes:
+        """Empirical Bayes estimates of the random effects, with their covariance.
+
+        After FO they are the modes with the residual variance of eta = 0 (NONMEM's POSTHOC).
+        """
+        z, curvature = self._modes
+        return ebes(self.joint, self.free, z, curvature)
+
+    def etas(self) -> pd.DataFrame:
+        """EBEs and their standard errors, one row per subject."""
+        return self.ebes.to_frame(self.population.ids)
+
+    @property
+    def shrinkage(self) -> dict[str, float]:
+        """100 (1 - sd(eta_hat) / omega) per random effect [%]; those by occasion over all occasions together."""
+        if not self.joint.k or not self.method.uses_omega:
+            return {}
+        found, out = self.ebes, {}
+        diagonal = {n: self.omega.loc[n, n] for n in self.omega.index}
+        plain = [n.split("@")[0] for n in found.names]
+        for name in dict.fromkeys(plain):
+            columns = [i for i, n in enumerate(plain) if n == name]
+            values = found.eta[:, columns]
+            if len(columns) > 1:
+                seen = self.joint.batch.occasion.max(1).values.numpy()
+                values = values[np.arange(len(columns))[None, :] <= seen[:, None]]
+            sd = float(np.std(values, ddof=1)) if values.size > 1 else math.nan
+            variance = float(diagonal[name])
+            out[name] = 100.0 * (1.0 - sd / math.sqrt(variance)) if variance > 0 else math.nan
+        return out
+
+    @property
+    def epsilon_shrinkage(self) -> float:
+        """100 (1 - sd(IWRES)) [%]."""
+        iwres = self.predictions()["IWRES"].dropna()
+        return 100.0 * (1.0 - float(np.std(iwres, ddof=1))) if len(iwres) > 1 else math.nan
+
+    def predictions(self, all_records: bool = False) -> pd.DataFrame:
+        """ID TIME DV PRED RES WRES IPRED IRES IWRES CPRED CWRES and ETAs, one row per observation.
+
+        Args:
+            all_records: One row per record, with EVID and MDV.
+        """
+        key = "_all" if all_records else "_observed"
+        if key not in self.__dict__:
+            interaction = getattr(self.method, "interaction", self.method.name != "FO")
+            table = prediction_table(
+                self.model, self.population, self.free, self._modes[0], interaction, all_records
+            )
+            self.__dict__[key] = table
+        return self.__dict__[key].copy()
+
+    # ---- tables -------------------------------------------------------------------------------------------------
+
+    def table(self) -> pd.DataFrame:
+        """The parameter table (see `print(fit)`)."""
+        return parameter_table(self.joint.space, self.free, self.covariance, self.shrinkage)
+
+    def __str__(self) -> str:
+        p = self.population
+        lines = [
+            f"{type(self.model).__name__}: {self.method.name}, {len(p)} subjects, {self.n_observations} observations",
+            f"{self.status.value} in {sum(self.seconds.values()):.2f} s, {len(self.trace.ofv)} iterations"
+            f" (expected further improvement {self.decrement:.1e})",
+            f"OFV ({self.method.name}) {self.ofv:.4f}   -2LL {-2 * self.log_likelihood:.4f}   AIC {self.aic:.3f}"
+            f"   BIC {self.bic:.3f}",
+        ]
+        if self.joint.space.has_priors:
+            lines.append(f"penalty (-2 log prior) {self.penalty:.4f}, not in the OFV")
+        if self.covariance is not None:
+            if self.covariance.ok and self.n_parameters:
+                lines.append(
+                    f"standard errors: {self.covariance.kind}, condition number {self.condition_number:.3g}"
+                )
+            elif not self.covariance.ok:
+                lines.append(self.covariance.message)
+        bad = self.unconverged
+        if bad:
+            shown = ", ".join(str(i) for i in bad[:5]) + (" ..." if len(bad) > 5 else "")
+            lines.append(f"random effects not found for {len(bad)} subjects: {shown}")
+        return "\n".join(lines) + "\n\n" + render(self.table())
+
+    def __repr__(self) -> str:
+        return f"<Fit {type(self.model).__name__} {self.method.name} OFV {self.ofv:.4f} {self.status.name}>"
+
+    # ---- further steps ------------------------------------------------------------------------------------------
+
+    def objective(self) -> MarginalObjective:
+        """The objective, with the modes of this fit remembered."""
+        out = MarginalObjective(
+            self.joint, self.method, device=self.options.device, budget=self.options.max_numbers
+        )
+        if self.method.inner and self.joint.k:
+            out.start_from(self.free, self.evaluation.z[0])
+        return out
+
+    def with_covariance(self, kind: str = "sandwich") -> Fit:
+        """The same fit with another covariance step ("sandwich", "R" or "S")."""
+        from dataclasses import replace
+
+        if kind not in ("sandwich", "R", "S"):
+            raise ModelError(f'Invalid `kind`: got {kind!r}, expected "sandwich", "R" or "S".')
+        return replace(self, covariance=covariance(self.objective(), self.free, self.evaluation, kind))
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to one file (numbers and JSON, no code); read it with `load_fit`."""
+        from deepnlme.estimation.storage import save_fit
+
+        save_fit(self, path)
