@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 import deepnlme as dn
@@ -58,7 +59,9 @@ class System:
 
     def field(self, theta, p, t, x):
         k = _torch_matrix(self.matrix, p, self.n)
-        return {a: sum(k[i][j] * x[b] for j, b in enumerate(self.compartments)) for i, a in enumerate(self.compartments)}
+        return {
+            a: sum(k[i][j] * x[b] for j, b in enumerate(self.compartments)) for i, a in enumerate(self.compartments)
+        }
 
     def oracle(self, **options) -> Oracle:
         return Oracle(
@@ -107,8 +110,8 @@ def system(compartments: int, oral: bool = False, parameters=None, absorption=No
     closed = cls(absorption=absorption)
     values = (
         dict(cl=2.7, v=31.0),
-        dict(cl=2.7, v1=12.0, q=4.0, v2=35.0),
-        dict(cl=2.7, v1=12.0, q2=4.0, v2=35.0, q3=0.9, v3=60.0),
+        dict(cl=2.7, v1=6.0, q=4.0, v2=12.0),
+        dict(cl=2.7, v1=6.0, q2=4.0, v2=12.0, q3=0.9, v3=18.0),
     )[compartments - 1]
     if oral:
         values["ka"] = 1.3
@@ -134,7 +137,10 @@ def values_of(sys: System, batch: Batch, leaves=None) -> tuple[Names, Names, dic
         p = dict(sys.parameters(cov))
         if leaves:
             p.update(leaves)
-        p = {k: v if isinstance(v, torch.Tensor) else torch.full((1, batch.rows, 1), float(v)).double() for k, v in p.items()}
+        p = {
+            k: v if isinstance(v, torch.Tensor) else torch.full((1, batch.rows, 1), float(v)).double()
+            for k, v in p.items()
+        }
         shown.append(Names("p", p))
     at, over = shown
     return at, over, controls_of(sys, at), controls_of(sys, over), initial_of(sys, at)
@@ -143,10 +149,8 @@ def values_of(sys: System, batch: Batch, leaves=None) -> tuple[Names, Names, dic
 def controls_of(sys: System, p) -> dict[int, Dosing]:
     out = {}
     for c in range(sys.n):
-        d = p.get(f"d{c}")
-        if sys.always and sys.compartments[c] == "central" and d is None:
-            d = p["duration"]
-        parts = [p.get(f"lag{c}"), p.get(f"f{c}"), p.get(f"r{c}"), d]
+        lasting = "duration" if sys.always and sys.compartments[c] == "central" else f"d{c}"
+        parts = [p[name] if name in p else None for name in (f"lag{c}", f"f{c}", f"r{c}", lasting)]
         if any(v is not None for v in parts):
             out[c] = Dosing(*parts)
     return out
@@ -165,9 +169,7 @@ def run(engine: str, sys: System, batch: Batch, leaves=None, solver=SOLVER) -> t
     varying = any(v.shape[2] > 1 for v in at.values())
     doses = administer(controls, batch, sys.compartments, sys.always, interval if varying else None)
     if engine == "ode":
-        states = solve_ode(
-            sys.field, solver, Names("theta", {}), over, at, batch, doses, initial, sys.compartments
-        )
+        states = solve_ode(sys.field, solver, Names("theta", {}), over, at, batch, doses, initial, sys.compartments)
     else:
         dynamics = sys.linear() if engine.startswith("expm") else sys.closed
         if engine.endswith("scan"):
@@ -195,8 +197,18 @@ def rows_of(sys: System, population, subject: int, batch: Batch) -> list[Row]:
         text = str(r.cmt[k])
         cmt = 0 if text in ("", "0") else (int(text) - 1 if text.isdigit() else sys.compartments.index(text))
         rows.append(
-            Row(r.time[k], int(r.evid[k]), r.amt[k], r.rate[k], r.ii[k], int(r.addl[k]), int(r.ss[k]), cmt,
-                pick(at, i), pick(over, i))
+            Row(
+                r.time[k],
+                int(r.evid[k]),
+                r.amt[k],
+                r.rate[k],
+                r.ii[k],
+                int(r.addl[k]),
+                int(r.ss[k]),
+                cmt,
+                pick(at, i),
+                pick(over, i),
+            )
         )
     return rows
 
@@ -225,3 +237,72 @@ def compare(sys: System, population, engines=ENGINES, rtol=1e-9, options=None, s
             np.testing.assert_allclose(
                 got, wanted, rtol=tolerance, atol=tolerance * scale, err_msg=f"{engine}, subject {population.ids[s]}"
             )
+
+
+def observation(*times: float) -> list[dict[str, Any]]:
+    return [{"TIME": t} for t in times]
+
+
+def dose(time: float, AMT: float = 100.0, EVID: int = 1, **items: Any) -> dict[str, Any]:
+    return {"TIME": time, "EVID": EVID, "AMT": AMT, **items}
+
+
+def population_of(subjects: Mapping[Any, list[dict[str, Any]]], covariate: bool = False, interpolation: str = "nocb"):
+    """A population from rows by subject; with a covariate `w` that differs at every record."""
+    frames = []
+    for name, rows in subjects.items():
+        frame = pd.DataFrame(rows)
+        frame.insert(0, "ID", name)
+        if covariate:
+            frame["w"] = 1.0 + 0.1 * (np.arange(len(frame)) % 5) + 0.3 * (np.arange(len(frame)) % 2)
+        frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    for name in ("EVID", "AMT", "RATE", "II", "ADDL", "SS"):
+        table[name] = table[name].fillna(0) if name in table else 0
+    if "CMT" in table:
+        table["CMT"] = table["CMT"].fillna(0)
+    table["DV"], table["MDV"] = 1.0, (table["EVID"] != 0).astype(int)
+    for name in ("EVID", "ADDL", "SS"):
+        table[name] = table[name].astype(int)
+    return dn.read_nonmem(table, covariates=["w"] if covariate else [], interpolation=interpolation)
+
+
+CASES: dict[str, list[dict[str, Any]]] = {
+    "bolus": [dose(0), *observation(0, 1, 2, 5)],
+    "observation first": [*observation(0), dose(0), *observation(0, 2)],
+    "observed before any dose": [*observation(0, 1), dose(1), *observation(1, 2)],
+    "no dose": observation(0, 3, 4),
+    "infusion": [dose(0, RATE=50), *observation(0, 1, 2, 3, 8)],
+    "infusion over a dose": [dose(0, RATE=20), *observation(1), dose(2), dose(3, RATE=30), *observation(3, 4, 7)],
+    "several at once": [dose(0), dose(0, AMT=50, RATE=10), dose(0, CMT=2, AMT=7), *observation(0, 1, 6, 9)],
+    "into the second": [dose(0, CMT=2), *observation(1), dose(2, CMT=2, RATE=30), *observation(3, 8)],
+    "additional": [dose(0, II=12, ADDL=3), *observation(1, 12, 12, 20, 24, 36, 40)],
+    "additional at decimal times": [dose(0.1, II=0.1, ADDL=9), *observation(0.3, 0.4, 0.7, 0.8, 1.0, 1.1, 2)],
+    "additional infusions that overlap": [dose(0, II=4, ADDL=3, RATE=10), *observation(1, 5, 9, 13, 21, 30)],
+    "steady state": [dose(0, II=12, SS=1), *observation(0, 1, 6, 12)],
+    "steady state not at first": [*observation(0), dose(1), *observation(2), dose(3, II=6, SS=1), *observation(3, 4)],
+    "steady state and additional": [dose(0, II=12, SS=1, ADDL=2), *observation(0, 1, 6, 12, 24, 30)],
+    "steady infusion": [dose(0, II=12, SS=1, RATE=20), *observation(0, 1, 5, 6, 12)],
+    "steady infusion longer than II": [dose(0, II=12, SS=1, RATE=4, ADDL=1), *observation(0, 1, 2, 12, 13, 25, 40)],
+    "steady infusion of two II": [dose(0, II=12, SS=1, RATE=100 / 24), *observation(0, 1, 12, 13, 24, 25)],
+    "constant infusion": [dose(0, AMT=0, RATE=10, SS=1), *observation(0, 1, 5)],
+    "constant infusion then dose": [*observation(0), dose(2, AMT=0, RATE=10, SS=1), dose(2, RATE=10), *observation(2, 9)],
+    "added steady state": [dose(0), *observation(1), dose(2, II=8, SS=2), *observation(2, 3, 9)],
+    "added steady infusion": [dose(0, RATE=20), *observation(1), dose(2, II=8, SS=2, RATE=10), *observation(2, 9, 13, 20)],
+    "two steady states": [dose(0, II=24, SS=1), dose(8, II=24, SS=2, AMT=30, ADDL=1), *observation(8, 10, 24, 40)],
+    "steady state cancels": [dose(0, RATE=10, ADDL=3, II=12), *observation(1), dose(2, II=8, SS=1), *observation(2, 13, 30)],
+    "reset": [dose(0, RATE=10, ADDL=2, II=6), *observation(1), dose(3, 0, 3), *observation(3, 4, 12), dose(13), *observation(14)],
+    "reset and dose": [dose(0, RATE=10, ADDL=2, II=6), *observation(3), dose(3, 70, 4), *observation(3, 4, 12)],
+    "clock restarts": [dose(0, II=5, ADDL=9), *observation(1, 10.1), dose(0.3, 60, 4), *observation(0.3, 1, 7.7)],
+    "clock restarts twice": [
+        dose(0.7), *observation(9.1), dose(0.2, 0, 3), *observation(0.2), dose(3.3, RATE=40), *observation(10.4),
+        dose(0.1, 50, 4, II=0.1, ADDL=8), *observation(0.1, 0.4, 0.9, 3),
+    ],
+    "reset and steady state": [dose(0), *observation(1), dose(3, 100, 4, SS=1, II=12), *observation(3, 15)],
+    "reset and added steady state": [dose(0), *observation(1), dose(3, 100, 4, SS=2, II=12, RATE=30), *observation(3, 15)],
+    "modelled rate": [dose(0, RATE=-1), *observation(1, 2, 9)],
+    "modelled duration": [dose(0, RATE=-2, ADDL=1, II=9), *observation(1, 2, 9, 14)],
+    "modelled at steady state": [dose(0, RATE=-2, SS=1, II=4, ADDL=1), *observation(0, 1, 4), dose(9, RATE=-1, SS=2, II=6), *observation(10)],
+    "other records": [dose(0), dose(0, 0, 2), *observation(1), dose(3, 0, 2), *observation(3)],
+    "tiny interval": [dose(0), *observation(1), *observation(1 + 1e-15, 1 + 4e-15), dose(2), *observation(2 + 1e-15, 3)],
+}  # fmt: skip

@@ -86,6 +86,11 @@ class _Dose:
     cmt: int
 
 
+def _given(rows: list[Row], time: float) -> float:
+    """The time of a dose; a record's time where only rounding is between them."""
+    return next((row.time for row in rows if abs(row.time - time) < 1e-12 * max(1.0, abs(time))), time)
+
+
 @dataclass
 class Oracle:
     """A subject's system.
@@ -122,7 +127,8 @@ class Oracle:
                     running += still
                 if not (row.ss and row.amt == 0):
                     for number in range(1 + row.addl):
-                        pending.append(self._dose(row, number, self._in_effect(rows, i, number)))
+                        given = _given(rows, row.time + number * row.ii)
+                        pending.append(self._dose(row, given, self._in_effect(rows, i, number)))
                     main = pending[-1 - row.addl]
                     if main.arrival == row.time:
                         pending.remove(main)
@@ -138,7 +144,7 @@ class Oracle:
         """Parameters when a dose is given: at its record; for additional doses those over the interval they fall in."""
         if number == 0:
             return rows[i].at
-        when = rows[i].time + number * rows[i].ii
+        when = _given(rows, rows[i].time + number * rows[i].ii)
         last = rows[i].over
         for row in rows[i + 1 :]:
             if row.evid in (3, 4):
@@ -148,10 +154,10 @@ class Oracle:
                 break
         return last
 
-    def _dose(self, row: Row, number: int, p: Parameters) -> _Dose:
+    def _dose(self, row: Row, given: float, p: Parameters) -> _Dose:
         c = row.cmt
         amount = row.amt * p.get(f"f{c}", 1.0)
-        arrival = row.time + number * row.ii + row.at.get(f"lag{c}", 0.0)
+        arrival = given + row.at.get(f"lag{c}", 0.0)
         rate, duration = row.rate, 0.0
         if rate == -1:
             rate = p[f"r{c}"]
@@ -197,7 +203,7 @@ class Oracle:
         if row.amt == 0:
             return self.move(np.zeros(self.n), row.rate * np.eye(self.n)[row.cmt], row.time, self.memory, row.at), []
         cycles = math.ceil(self.memory / row.ii)
-        main = self._dose(row, 0, row.at)
+        main = self._dose(row, row.time, row.at)
         pending = [
             _Dose(main.arrival - j * row.ii, main.amount, main.rate, main.duration, main.cmt)
             for j in range(cycles, 0, -1)

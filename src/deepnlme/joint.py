@@ -84,6 +84,7 @@ class Joint:
         model: The model.
         population: The data.
         slots: "observations" (estimation) or "records" (tables).
+        occasions: At least so many occasions per subject, for a part of a population.
 
     Attributes:
         space: The parameter space.
@@ -95,7 +96,7 @@ class Joint:
         DataError: Data that do not fit the model.
     """
 
-    def __init__(self, model: Model, population: Population, slots: str = "observations"):
+    def __init__(self, model: Model, population: Population, slots: str = "observations", occasions: int = 1):
         self.model, self.population = model, population
         self.space = model.space
         self._groups = model.groups
@@ -116,7 +117,7 @@ class Joint:
             self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, self._modelled(probe, always)
         )
         self.batch = pack(population, self.layout, slots)
-        self.occasions = int(self.batch.occasion.max()) + 1 if by_occasion else 1
+        self.occasions = max(int(self.batch.occasion.max()) + 1, occasions) if by_occasion else 1
         self.k = sum(g.size * (self.occasions if g.by == "occasion" else 1) for g in self._groups.values())
 
     # ---- checks before any work -------------------------------------------------------------------------------
@@ -284,28 +285,41 @@ class Joint:
                 )
             value = torch.as_tensor(value, dtype=torch.float64)
             value = value if value.dim() >= SCALAR_NDIM else value.reshape(1, 1, 1)
-            out[self.compartments.index(name)] = value[:, :, :1]
+            out[self.compartments.index(name)] = value
         return out
 
     # ---- from individual parameters to observations ------------------------------------------------------------
 
-    def _states(self, theta: Names, p: Names, over: Names, varying: bool, batch: Batch) -> list[Tensor]:
+    def _states(
+        self, theta: Names, p: Names, over: Names, varying: bool, batch: Batch, order: int
+    ) -> list[Tensor]:
         """Amounts in every compartment at every slot."""
         if self.model.dynamics is None:
             return []
         always = isinstance(self.model.dynamics, CompartmentModel) and self.model.dynamics.absorption == "zero-order"
-        doses = administer(self._controls(theta, p), batch, self.compartments, always)
+        interval = self._controls(theta, over) if varying else None
+        doses = administer(self._controls(theta, p), batch, self.compartments, always, interval)
         initial = self._initial(theta, p)
         if self.model.is_ode:
-            return solve_ode(self.model.dynamics, self.model.solver, theta, over, p, batch, doses, initial, self.compartments)
+            dynamics, solver = self.model.dynamics, self.model.solver
+            return solve_ode(
+                dynamics, solver, theta, over, p, batch, doses, initial, self.compartments, order
+            )
         if varying:
             return scan(self.model.dynamics, over, p, batch, doses, initial)
         return superposition(self.model.dynamics, p, batch, doses, initial)
 
-    def individuals(self, values: Values, z: Tensor, batch: Batch) -> Individual:
-        """Individual parameters, states at every slot, and the distribution of every endpoint at its slots."""
+    def individuals(self, values: Values, z: Tensor, batch: Batch, order: int = 3) -> Individual:
+        """Individual parameters, states at every slot, and the distribution of every endpoint at its slots.
+
+        Args:
+            values: Natural parameters, each [K, R].
+            z: Whitened random effects [K, R, k].
+            batch: R rows.
+            order: Highest derivative that will be taken (solvers of differential equations save work with less).
+        """
         theta, p, over, varying = self._parameters(values, z, batch)
-        states = dict(zip(self.compartments, self._states(theta, p, over, varying, batch), strict=True))
+        states = dict(zip(self.compartments, self._states(theta, p, over, varying, batch, order), strict=True))
         time = (batch.time - batch.offset).gather(1, batch.slot_record).unsqueeze(0)
         distributions = {}
         for name, sl in batch.slices.items():
@@ -316,15 +330,12 @@ class Joint:
             distributions[name] = self.model.observe(theta, p_here, x)[name]
         return Individual(p, states, distributions)
 
-    def predict(self, values: Values, z: Tensor, batch: Batch) -> Prediction:
-        """The observation model at every slot.
+    def predict(self, values: Values, z: Tensor, batch: Batch, order: int = 3) -> Prediction:
+        """The observation model at every slot; arguments as of `individuals`."""
+        return self.prediction(self.individuals(values, z, batch, order).distributions, batch)
 
-        Args:
-            values: Natural parameters, each [K, R].
-            z: Whitened random effects [K, R, k].
-            batch: R rows.
-        """
-        found = self.individuals(values, z, batch).distributions
+    def prediction(self, found: Mapping[str, Any], batch: Batch) -> Prediction:
+        """The distributions of the endpoints, put together slot by slot."""
         static = self._static(found, batch)
         mean, sd, log_prob = [], [], []
         for name, distribution in found.items():

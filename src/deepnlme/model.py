@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from typing import Any
 
-from deepnlme.dynamics import CompartmentModel, LinearSystem, Solver, TorchDiffEq
+from deepnlme.dynamics import CompartmentModel, LinearSystem, ParallelInTime, Solver
 from deepnlme.errors import ModelError
 from deepnlme.parameters import Parameter, ParameterSpace, RandomEffects
 
@@ -21,7 +21,7 @@ class Model:
     Attributes:
         dynamics: A closed form (`OneCompartment`, ...), a `LinearSystem`, a method
             ``dynamics(self, theta, p, t, x)`` returning the derivative of every state by name, or None.
-        solver: How differential equations are solved (`TorchDiffEq`).
+        solver: How differential equations are solved: `ParallelInTime` (default) or `TorchDiffEq`.
 
     Args:
         **changes: Declarations to replace in this instance, e.g. ``Theophylline(ka=dn.Positive(2.0, fixed=True))``;
@@ -38,7 +38,7 @@ class Model:
     """
 
     dynamics: Any = None
-    solver: Solver = TorchDiffEq()
+    solver: Solver = ParallelInTime()
 
     def __init__(self, **changes: Any):
         declared: dict[str, Any] = {}

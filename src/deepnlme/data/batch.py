@@ -44,6 +44,21 @@ __all__ = [
 ]
 
 
+@dataclass
+class Memory:
+    """What a solver keeps between evaluations of the same rows, by name.
+
+    Attributes:
+        size: Number of rows.
+        values: By name.
+        parent: The memory and its rows that this one starts from.
+    """
+
+    size: int
+    values: dict[str, Any] = field(default_factory=dict)
+    parent: tuple[Memory, Tensor] | None = None
+
+
 @dataclass(frozen=True)
 class Batch:
     """Padded tensors of a set of rows. Axes: R rows, T records, N slots, D doses, E events.
@@ -99,6 +114,8 @@ class Batch:
     occasion: Tensor
     covariates: dict[str, tuple[Tensor, Tensor]]
     slices: dict[str, slice] = field(metadata={"static": True})
+    memory: Memory | None = field(default=None, metadata={"static": True}, repr=False, compare=False)
+    place: Tensor | None = None
     cache: dict[str, Any] = field(default_factory=dict, metadata={"static": True}, repr=False, compare=False)
 
     @property
@@ -125,7 +142,10 @@ class Batch:
             return self
         key = f"tile{copies}"
         if key not in self.cache:
-            self.cache[key] = self.take(torch.arange(self.rows, device=self.device).repeat(copies))
+            tiled = self.take(torch.arange(self.rows, device=self.device).repeat(copies))
+            assert self.memory is not None and tiled.place is not None
+            memory = Memory(tiled.rows, parent=(self.memory, tiled.place))
+            self.cache[key] = replace(tiled, memory=memory, place=torch.arange(tiled.rows, device=self.device))
         return self.cache[key]
 
     def _map(self, function: Any) -> Batch:
@@ -134,6 +154,8 @@ class Batch:
             if f.metadata.get("static"):
                 continue
             value = getattr(self, f.name)
+            if value is None:
+                continue
             if isinstance(value, Tensor):
                 new[f.name] = function(value)
             elif isinstance(value, tuple):
@@ -229,6 +251,8 @@ def pack(population: Population, layout: Layout, slots: str = "observations") ->
         occasion=whole(occasion[rec]),
         covariates=covariates,
         slices=slices,
+        memory=Memory(n),
+        place=torch.arange(n),
     )
 
 

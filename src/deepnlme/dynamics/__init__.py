@@ -4,7 +4,9 @@ from deepnlme.dynamics.administration import Administered, Dosing, administer
 from deepnlme.dynamics.compartments import CompartmentModel, OneCompartment, ThreeCompartment, TwoCompartment
 from deepnlme.dynamics.linear import affine_scan, scan, superposition
 from deepnlme.dynamics.linear_system import LinearSystem
-from deepnlme.dynamics.ode import Solver, TorchDiffEq, solve_ode
+from deepnlme.dynamics.ode import solve_ode
+from deepnlme.dynamics.parallel import ParallelInTime
+from deepnlme.dynamics.solver import Solver, TorchDiffEq
 from deepnlme.dynamics.timeline import Timeline, build_timeline, gather_time
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "Dosing",
     "LinearSystem",
     "OneCompartment",
+    "ParallelInTime",
     "Solver",
     "ThreeCompartment",
     "Timeline",

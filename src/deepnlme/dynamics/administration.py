@@ -53,17 +53,30 @@ class Administered:
     infusions: bool
 
 
-def _at_dose(value: Any, batch: Batch) -> Tensor:
-    """A control [K, R, 1 or T] at the record of each dose, [K, R, D or 1]."""
+def _at_dose(value: Any, over: Any, batch: Batch) -> Tensor:
+    """A control [K, R, 1 or T] at each dose, [K, R, D or 1].
+
+    `value` is the control at the records; `over`, if not None, that over the intervals between them, which additional
+    doses take.
+    """
     value = torch.as_tensor(value, dtype=batch.time.dtype, device=batch.device)
     if value.dim() < 3 or value.shape[-1] == 1:
         return value
     lead = value.shape[:-1]
-    return value.gather(-1, batch.dose_record.expand(*lead, -1))
+    found = value.gather(-1, batch.dose_record.expand(*lead, -1))
+    if over is None:
+        return found
+    between = over.expand(*lead, value.shape[-1]).gather(-1, batch.dose_effect.expand(*lead, -1))
+    return torch.where(batch.dose_additional, between, found)
 
 
 def _control(
-    controls: Mapping[int, Dosing], which: str, batch: Batch, default: Tensor, needed: Tensor | None = None
+    controls: Mapping[int, Dosing],
+    which: str,
+    batch: Batch,
+    default: Tensor,
+    needed: Tensor | None = None,
+    interval: Mapping[int, Dosing] | None = None,
 ) -> Tensor:
     """One control of every dose: of its compartment where declared, the default elsewhere."""
     out = default
@@ -74,7 +87,8 @@ def _control(
         here = batch.dose_cmt == compartment
         if needed is not None:
             here = here & needed
-        out = torch.where(here, _at_dose(value, batch), out)
+        over = None if interval is None else getattr(interval[compartment], which)
+        out = torch.where(here, _at_dose(value, over, batch), out)
     return out
 
 
@@ -88,16 +102,24 @@ def _require(controls: Mapping[int, Dosing], which: str, needed: Tensor, batch: 
 
 
 def administer(
-    controls: Mapping[int, Dosing], batch: Batch, compartments: tuple[str, ...], always_modelled: bool = False
+    controls: Mapping[int, Dosing],
+    batch: Batch,
+    compartments: tuple[str, ...],
+    always_modelled: bool = False,
+    interval: Mapping[int, Dosing] | None = None,
 ) -> Administered:
     """Apply lag, bioavailability, modelled rate and duration to the doses of a batch.
 
+    The lag of a dose record applies to its additional doses too. Their bioavailability, rate and duration are those in
+    effect at their own time (before lag): over the interval that ends at the next record.
+
     Args:
-        controls: Compartment index -> its `Dosing`.
+        controls: Compartment index -> its `Dosing`, at the records.
         batch: Packed records.
         compartments: Names, for messages.
         always_modelled: Treat doses without RATE as RATE=-2 where their compartment has a duration (zero-order
             absorption).
+        interval: The `Dosing` over the intervals that end at the records, where parameters change with time.
 
     Raises:
         ModelError: RATE=-1 or -2 without a modelled rate or duration.
@@ -124,7 +146,7 @@ def administer(
 
     amount = batch.dose_amount.unsqueeze(0)
     if any(c.bioavailability is not None for c in controls.values()):
-        amount = amount * _control(controls, "bioavailability", batch, torch.ones_like(zero))
+        amount = amount * _control(controls, "bioavailability", batch, torch.ones_like(zero), interval=interval)
     lagged = any(c.lag is not None for c in controls.values())
     lag = _control(controls, "lag", batch, zero) if lagged else zero
     rate, duration = zero, zero
@@ -132,14 +154,13 @@ def administer(
         given = (valid & (batch.dose_rate > 0)).unsqueeze(0)
         rate = torch.where(given, batch.dose_rate, zero)
         if any_rate:
-            rate = _control(controls, "rate", batch, rate, is_rate)
+            rate = _control(controls, "rate", batch, rate, is_rate, interval)
         by_rate = given | is_rate.unsqueeze(0)
         duration = torch.where(by_rate, amount / torch.where(by_rate, rate, torch.ones_like(rate)), zero)
         if any_duration:
-            duration = _control(controls, "duration", batch, duration, is_duration)
-            rate = torch.where(
-                is_duration, amount / torch.where(is_duration, duration, torch.ones_like(duration)), rate
-            )
+            duration = _control(controls, "duration", batch, duration, is_duration, interval)
+            lasting = is_duration & (duration > 0)
+            rate = torch.where(lasting, amount / torch.where(lasting, duration, torch.ones_like(duration)), rate)
     moving = lagged or any_rate or any_duration or (infusions and amount.requires_grad)
     return Administered(batch.dose_time.unsqueeze(0) + lag, lag, amount, duration, rate, moving, infusions)
 

@@ -60,7 +60,8 @@ class CompartmentModel:
     @cached_property
     def compartments(self) -> tuple[str, ...]:
         """Names of the compartments, in order."""
-        outer = ("peripheral",) if self.peripherals == 1 else tuple(f"peripheral{i + 1}" for i in range(self.peripherals))
+        numbers = ("",) if self.peripherals == 1 else tuple(str(i + 1) for i in range(self.peripherals))
+        outer = tuple(f"peripheral{i}" for i in numbers)
         return (*(("depot",) if self.oral else ()), "central", *outer)
 
     @cached_property
@@ -134,19 +135,19 @@ class CompartmentModel:
 
 
 @dataclass(frozen=True)
-class OneCompartment(CompartmentModel):
+class OneCompartment(CompartmentModel):  # noqa: D101
     __doc__ = (CompartmentModel.__doc__ or "").replace("A mammillary compartment model", "One compartment", 1)
     peripherals = 0
 
 
 @dataclass(frozen=True)
-class TwoCompartment(CompartmentModel):
+class TwoCompartment(CompartmentModel):  # noqa: D101
     __doc__ = (CompartmentModel.__doc__ or "").replace("A mammillary compartment model", "Two compartments", 1)
     peripherals = 1
 
 
 @dataclass(frozen=True)
-class ThreeCompartment(CompartmentModel):
+class ThreeCompartment(CompartmentModel):  # noqa: D101
     __doc__ = (CompartmentModel.__doc__ or "").replace("A mammillary compartment model", "Three compartments", 1)
     peripherals = 2
 
@@ -194,9 +195,7 @@ def _two_modes(k: Tensor, k12: Tensor, k21: Tensor) -> _Modes:
 
 def _three_modes(k: Tensor, k12: Tensor, k21: Tensor, k13: Tensor, k31: Tensor) -> _Modes:
     total = k + k12 + k13
-    rates = _cubic_roots(
-        total + k21 + k31, k * k21 + k * k31 + k21 * k31 + k12 * k31 + k13 * k21, k * k21 * k31
-    )
+    rates = _cubic_roots(total + k21 + k31, k * k21 + k * k31 + k21 * k31 + k12 * k31 + k13 * k21, k * k21 * k31)
     columns: dict[tuple[int, int], list[Tensor | None]] = {(i, j): [] for i in range(3) for j in range(3)}
     for i, rate in enumerate(rates):
         a, b = rates[(i + 1) % 3], rates[(i + 2) % 3]
@@ -232,7 +231,8 @@ def _cubic_roots(a2: Tensor, a1: Tensor, a0: Tensor) -> list[Tensor]:
         ratio = torch.clamp(q / torch.clamp(scale**3, min=1e-300), -1.0, 1.0)
         angle = torch.acos(ratio) / 3.0
         turn = 2.0 * torch.pi / 3.0
-        z = torch.stack([shift + 2.0 * scale * torch.cos(angle - turn * i) for i in range(3)], -1).broadcast_to(*b2.shape[:-1], 3)
+        z = torch.stack([shift + 2.0 * scale * torch.cos(angle - turn * i) for i in range(3)], -1)
+        z = z.broadcast_to(*b2.shape[:-1], 3)
 
     def newton(z: Tensor) -> Tensor:
         value = ((z - b2) * z + b1) * z - b0

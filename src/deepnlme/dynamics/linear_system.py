@@ -52,38 +52,41 @@ class LinearSystem:
     absorption = None
     requires: tuple[str, ...] = ()
 
-    def matrix(self, p: Any, lead: tuple[int, ...], like: Tensor) -> Tensor:
-        """K, [*lead, n, n], from the rates; `lead` is the broadcast shape of the parameters."""
+    def matrix(self, p: Any) -> Tensor:
+        """K, [*lead, n, n], from the rates; `lead` is their broadcast shape."""
         n = len(self.compartments)
         position = {name: i for i, name in enumerate(self.compartments)}
-        zero = torch.zeros(lead, dtype=like.dtype, device=like.device)
-        rows: list[list[Tensor]] = [[zero] * n for _ in range(n)]
-        for key, rate in self.rates(p).items():
+        entries: dict[tuple[int, int], Tensor] = {}
+        for key, value in self.rates(p).items():
             if not (isinstance(key, tuple) and len(key) == 2 and key[0] in position and key[1] in (*position, OUT)):
                 raise ModelError(
                     f"Invalid rate: got {key!r}, expected (from, to) with compartments "
                     f"{', '.join(self.compartments)} (to may be {OUT!r})."
                 )
+            if key[0] == key[1]:
+                raise ModelError(f"Invalid rate: got {key!r}, expected two different compartments.")
+            rate = torch.as_tensor(value, dtype=torch.float64)
             i = position[key[0]]
-            rows[i][i] = rows[i][i] - rate
+            entries[i, i] = entries[i, i] - rate if (i, i) in entries else -rate
             if key[1] != OUT:
-                rows[position[key[1]]][i] = rows[position[key[1]]][i] + rate
-        return torch.stack([torch.stack([v.expand(lead) for v in row], -1) for row in rows], -2)
-
-    def _matrix_for(self, p: Any, tau: Tensor | None) -> Tensor:
-        shapes = [v.shape for v in p.values() if isinstance(v, Tensor)]
-        lead = torch.broadcast_shapes(*shapes)
-        like = tau if tau is not None else next(v for v in p.values() if isinstance(v, Tensor))
-        return self.matrix(p, tuple(lead), like)
+                j = position[key[1]]
+                entries[j, i] = entries[j, i] + rate if (j, i) in entries else rate
+        if not entries:
+            raise ModelError("Invalid rates: the function returned none, expected {(from, to): rate}.")
+        lead = torch.broadcast_shapes(*(v.shape for v in entries.values()))
+        device = next((v.device for v in entries.values() if v.dim()), None)
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        rows = [[entries.get((i, j), zero).to(zero.device).expand(lead) for j in range(n)] for i in range(n)]
+        return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
     def transfer(self, p: Any, tau: Tensor, columns: tuple[int, ...]) -> Entries:
         """E(tau) = exp(K tau), the columns asked for."""
-        matrix = torch.linalg.matrix_exp(self._matrix_for(p, tau) * tau[..., None, None])
+        matrix = torch.linalg.matrix_exp(self.matrix(p) * tau[..., None, None])
         return {(i, j): matrix[..., i, j] for j in columns for i in range(len(self.compartments))}
 
     def forced(self, p: Any, tau: Tensor, columns: tuple[int, ...]) -> Entries:
         """Q(tau) = int_0^tau exp(K s) ds, the upper right block of exp([[K, I], [0, 0]] tau)."""
-        k = self._matrix_for(p, tau)
+        k = self.matrix(p)
         n = k.shape[-1]
         eye = torch.eye(n, dtype=k.dtype, device=k.device).expand_as(k)
         block = torch.cat([torch.cat([k, eye], -1), torch.zeros_like(torch.cat([k, eye], -1))], -2)
@@ -91,6 +94,6 @@ class LinearSystem:
         return {(i, j): q[..., i, j] for j in columns for i in range(n)}
 
     def equilibrium(self, p: Any, columns: tuple[int, ...]) -> Entries:
-        """-K^-1: amounts under a constant infusion of unit rate."""
-        q = -torch.linalg.inv(self._matrix_for(p, None))
+        """-K^-1: amounts under a constant infusion of unit rate; not finite where nothing leaves the body."""
+        q = -torch.linalg.inv_ex(self.matrix(p)).inverse
         return {(i, j): q[..., i, j] for j in columns for i in range(len(self.compartments))}

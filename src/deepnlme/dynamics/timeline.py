@@ -7,6 +7,7 @@ to the time of a record acts before that record. Doses given before a reset have
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,7 @@ class Timeline:
         time: [K, R, E] time of the event.
         keep: [K, R, E] 0 where the event wipes the state, else 1.
         add: [K, R, E, n] what the event adds to the state.
+        jump: [K, R, E] whether the event may change the state (also where it happens to add nothing).
         rate: [K, R, E, n] infusion rate over the stretch that ends at the event, or None without infusions.
         record: [K, R, E] record whose interval parameters hold over that stretch.
         slot: [K, R, N] event at which each slot is read.
@@ -46,6 +48,7 @@ class Timeline:
     time: Tensor
     keep: Tensor
     add: Tensor
+    jump: Tensor
     rate: Tensor | None
     record: Tensor
     slot: Tensor
@@ -85,7 +88,7 @@ def build_timeline(
         batch: Packed records, events in tie order.
         doses: Effective doses [K, R, D].
         n: Number of compartments.
-        initial: [K, R, n] the state set by a reset.
+        initial: [K, R, 1 or 1 + Z, n] the state at the start and set by each reset.
         overlap: [K, R, D] number of earlier infusions still running at a steady-state dose; with `steady`.
         steady: [K, R, D, n] the state at each steady-state dose's record.
     """
@@ -100,20 +103,46 @@ def build_timeline(
     dt = torch.diff(events.time, dim=-1, prepend=events.time[..., :1])
     is_reset = events.kind == RESET
     segment = torch.cumsum(is_reset.to(torch.int64), -1)
-    add = is_reset.to(dt.dtype).unsqueeze(-1) * initial.unsqueeze(2)
+    add = _reset_states(initial, is_reset, events.ref)
+    add = torch.where(is_reset.unsqueeze(-1), add, torch.zeros_like(add))
+    jump = is_reset
     rate = None
     if batch.reset_steady.shape[1] and steady is not None:
         by_ss = _at(batch.reset_steady, torch.where(is_reset, events.ref, torch.zeros_like(events.ref))) & is_reset
         add = torch.where(by_ss.unsqueeze(-1), torch.zeros_like(add), add)
     if batch.dose_time.shape[1]:
-        jump, change = _dose_effects(batch, doses, n, events, segment, running, steady)
-        add = add + jump
-        rate = _rates(change, is_reset) if change is not None else None
+        given, acts, change = _dose_effects(batch, doses, n, events, segment, running, steady)
+        add, jump = add + given, jump | acts
+        rate = _rates(*change, is_reset) if change is not None else None
     is_mark = events.kind == MARK
     record = torch.where(is_mark, events.ref, torch.full_like(events.ref, batch.time.shape[1] - 1))
     record = torch.flip(torch.cummin(torch.flip(record, (-1,)), -1).values, (-1,))
     keep = 1.0 - is_reset.to(dt.dtype)
-    return Timeline(dt, events.time, keep, add, rate, record, _slot_events(batch, is_mark, events.ref))
+    return Timeline(dt, events.time, keep, add, jump, rate, record, _slot_events(batch, is_mark, events.ref))
+
+
+def initial_states(initial: Mapping[int, Tensor], n: int, batch: Batch) -> Tensor:
+    """State at the start and after each reset, [K, R, 1 + Z, n], or [K, R, 1, n] where all are equal.
+
+    Args:
+        initial: Compartment index -> amount at the records, [K, R, 1 or T].
+        n: Number of compartments.
+        batch: Packed records.
+    """
+    zero = torch.zeros(1, batch.rows, 1, dtype=batch.time.dtype, device=batch.device)
+    when = torch.cat([batch.reset_record.new_zeros(batch.rows, 1), batch.reset_record], 1)
+    parts = torch.broadcast_tensors(*[gather_time(initial[i], when) + zero if i in initial else zero for i in range(n)])
+    return torch.stack(parts, -1)
+
+
+def _reset_states(initial: Tensor, is_reset: Tensor, ref: Tensor) -> Tensor:
+    """The state that each reset sets, [K, R, E, n] (anything elsewhere)."""
+    if initial.shape[2] == 1:
+        return initial
+    index = torch.where(is_reset, ref + 1, torch.zeros_like(ref))
+    k = max(initial.shape[0], index.shape[0])
+    index = index.expand(k, -1, -1).unsqueeze(-1).expand(-1, -1, -1, initial.shape[-1])
+    return initial.expand(k, *initial.shape[1:]).gather(2, index)
 
 
 def _at(value: Tensor, index: Tensor) -> Tensor:
@@ -138,9 +167,7 @@ def _event_times(batch: Batch, doses: Administered) -> Tensor:
     return every.gather(-1, index.expand(k, -1, -1))
 
 
-def implied_infusions(
-    batch: Batch, doses: Administered, overlap: Tensor
-) -> tuple[Tensor, Tensor] | tuple[None, None]:
+def implied_infusions(batch: Batch, doses: Administered, overlap: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """Infusions of the doses before a steady-state dose that are still running at its record.
 
     Returns:
@@ -158,8 +185,9 @@ def implied_infusions(
 
 
 def _implied_ends(batch: Batch, left: Tensor, running: Tensor) -> _Events:
-    """Ends of the implied infusions as events."""
-    time = (batch.dose_time.unsqueeze(-1) + left).flatten(-2)
+    """Ends of the implied infusions as events; those that are not stand at the row's last record, as padding does."""
+    nowhere = batch.time[:, -1:, None].expand_as(left)
+    time = torch.where(running, batch.dose_time.unsqueeze(-1) + left, nowhere).flatten(-2)
     dose = torch.arange(left.shape[-2], device=left.device).repeat_interleave(left.shape[-1]).expand_as(time)
     return _Events(time, torch.where(running.flatten(-2), END, PAD).expand_as(time), dose)
 
@@ -172,8 +200,13 @@ def _dose_effects(
     segment: Tensor,
     running: Tensor | None,
     steady: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """What each event adds to the state and to the infusion rate, [K, R, E, n]."""
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+    """What each event does.
+
+    Returns:
+        What it adds to the state [K, R, E, n]; whether it acts on the state [K, R, E]; what it adds to the number of
+        running infusions and to their total rate, each [K, R, E, n], or None without infusions.
+    """
     kind = events.kind
     of_dose = (kind == DOSE) | (kind == END) | (kind == STEADY)
     dose = torch.where(of_dose, events.ref, torch.zeros_like(events.ref))
@@ -182,18 +215,21 @@ def _dose_effects(
     infused = _at(doses.duration, dose) > 0
     start, end, implied = active & (kind == DOSE), active & (kind == END), active & (kind == STEADY)
     amount = _at(doses.amount, dose)
-    jump = torch.where(start & ~infused, amount, torch.zeros_like(amount)).unsqueeze(-1) * into
+    bolus = start & ~infused
+    jump = torch.where(bolus, amount, torch.zeros_like(amount)).unsqueeze(-1) * into
     if steady is not None:
         k = max(steady.shape[0], dose.shape[0])
         index = dose.expand(k, -1, -1).unsqueeze(-1).expand(-1, -1, -1, n)
         state = steady.expand(k, *steady.shape[1:]).gather(2, index)
         jump = jump + torch.where(implied.unsqueeze(-1), state, torch.zeros_like(state))
     if not doses.infusions:
-        return jump, None
+        return jump, bolus | implied, None
     sign = (start & infused).to(amount.dtype) - (end & infused).to(amount.dtype)
     if running is not None:
         sign = sign + implied.to(amount.dtype) * _at(running.to(amount.dtype), dose)
-    return jump, (sign * _at(doses.rate, dose)).unsqueeze(-1) * into
+    count = sign.unsqueeze(-1) * into
+    rate = torch.where(sign != 0, _at(doses.rate, dose), torch.zeros_like(sign))
+    return jump, bolus | implied, (count, count * rate.unsqueeze(-1))
 
 
 def _slot_events(batch: Batch, is_mark: Tensor, ref: Tensor) -> Tensor:
@@ -205,12 +241,19 @@ def _slot_events(batch: Batch, is_mark: Tensor, ref: Tensor) -> Tensor:
     return where.gather(-1, batch.slot_record.expand(ref.shape[0], -1, -1))
 
 
-def _rates(change: Tensor, is_reset: Tensor) -> Tensor:
-    """Infusion rate over the stretch that ends at each event, [K, R, E, n]; a reset stops every infusion."""
-    total = torch.cumsum(change, 2)
+def _rates(count: Tensor, change: Tensor, is_reset: Tensor) -> Tensor:
+    """Infusion rate over the stretch that ends at each event, [K, R, E, n]; a reset stops every infusion.
+
+    It is exactly zero where no infusion runs, whatever rounding left of the sum of rates.
+    """
     events = torch.arange(is_reset.shape[-1], device=change.device).expand_as(is_reset)
     opened = torch.cummax(torch.where(is_reset, events, torch.zeros_like(events)), -1).values
     index = opened.expand(change.shape[0], -1, -1).unsqueeze(-1).expand_as(change)
     has = (torch.cumsum(is_reset.to(torch.int64), -1) > 0).unsqueeze(-1)
-    running = total - torch.where(has, total.gather(2, index), torch.zeros_like(total))
+
+    def since_reset(step: Tensor) -> Tensor:
+        total = torch.cumsum(step.expand_as(change), 2)
+        return total - torch.where(has, total.gather(2, index), torch.zeros_like(total))
+
+    running = torch.where(since_reset(count) > 0.5, since_reset(change), torch.zeros_like(change))
     return torch.cat([torch.zeros_like(running[:, :, :1]), running[:, :, :-1]], 2)

@@ -67,7 +67,9 @@ def hessian(objective: MarginalObjective, u: np.ndarray) -> np.ndarray:
     return 0.5 * (out + out.T)
 
 
-def covariance(objective: MarginalObjective, u: np.ndarray, evaluation: Evaluation, kind: str) -> Covariance:
+def covariance(
+    objective: MarginalObjective, u: np.ndarray, evaluation: Evaluation, kind: str, known: np.ndarray | None = None
+) -> Covariance:
     """The covariance step at the estimates.
 
     Args:
@@ -75,11 +77,12 @@ def covariance(objective: MarginalObjective, u: np.ndarray, evaluation: Evaluati
         u: [P] estimates on the free scale.
         evaluation: The objective there.
         kind: "sandwich", "R" or "S".
+        known: [P, P] Hessian of the objective, if the fit has left one.
     """
     space = objective.joint.space
     g = 0.5 * evaluation.subject_gradient[0]
     s = g.T @ g
-    r = 0.5 * hessian(objective, u)
+    r = 0.5 * (hessian(objective, u) if known is None else known)
     n = len(u)
     failed = np.full((n, n), np.nan)
     message = _failure(r, "R", space.names) if kind != "S" else ""

@@ -71,7 +71,7 @@ def fit(
     if options.covariance is not None and best.status is not FitStatus.INTERRUPTED:
         objective.start_from(best.u, best.evaluation.z[0])
         try:
-            found = covariance(objective, best.u, best.evaluation, options.covariance)
+            found = covariance(objective, best.u, best.evaluation, options.covariance, best.hessian)
         except KeyboardInterrupt:
             found = None
     seconds["covariance"] = time.perf_counter() - began
@@ -223,5 +223,11 @@ def predict(
         eta = np.atleast_2d(np.asarray(eta, dtype=float))
         if eta.shape != z.shape:
             raise ModelError(f"Invalid `eta`: got shape {eta.shape}, expected {z.shape}: subjects by random effects.")
-        z = np.linalg.solve(block_cholesky(joint, u), eta.T).T
+        lower = block_cholesky(joint, u)
+        z = eta @ np.linalg.pinv(lower).T
+        if not np.allclose(z @ lower.T, eta, rtol=1e-8, atol=1e-10):
+            raise ModelError(
+                "Invalid `eta`: got an effect that Omega does not allow: its variance is fixed at zero. "
+                "Set it to zero, or give the effect a variance."
+            )
     return prediction_table(model, population, u, z, True, all_records)

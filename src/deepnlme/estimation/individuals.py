@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from deepnlme.data import Population
 from deepnlme.data.batch import endpoint_index
+from deepnlme.data.events import occasion_numbers
 from deepnlme.estimation.method import jacobian
 from deepnlme.joint import Joint, Prediction
 from deepnlme.model import Model
@@ -85,24 +87,30 @@ def prediction_table(
     """Predictions and residuals, one row per observation (or record).
 
     PRED = f(eta = 0), RES = DV - PRED; IPRED = f(eta_hat), IRES = DV - IPRED, IWRES = IRES / sd(eta_hat);
-    WRES = C0^(-1/2) (DV - PRED) with C0 = G0 Omega G0' + R0 at eta = 0; CPRED = f(eta_hat) - G eta_hat and
-    CWRES = C^(-1/2) (DV - CPRED) with C = G Omega G' + R at eta_hat (R at eta = 0 without interaction). Symmetric
-    square roots; all observations of a subject together. For log-normal endpoints residuals other than RES and IRES
-    are those of log DV, and predictions are medians; other distributions have their mean, and no weighted residuals.
+    WRES = C0^(-1/2) (DV - PRED) with C0 = G0 Omega G0' + R0 at eta = 0, and with interaction also the variance that
+    the residual's own dependence on eta adds to first order, diag(sum_m dh_m Omega dh_m') over the independent parts h_m
+    of the residual (sd itself; a and b f of `combined2`). That is NONMEM's WRES, with and without INTERACTION.
+    CPRED = f(eta_hat) - G eta_hat and CWRES = C^(-1/2) (DV - CPRED) with C = G Omega G' + R at eta_hat (R at eta = 0
+    without interaction). Symmetric square roots; all observations of a subject together. For log-normal endpoints
+    residuals other than RES and IRES are those of log DV, and predictions are medians; other distributions have their
+    mean, and no weighted residuals.
 
     Args:
         model: The model.
         population: The data.
         free: [P].
         z: [S, k] whitened random effects.
-        interaction: Where R is taken for CWRES.
+        interaction: Whether R depends on eta: for WRES and CWRES.
         all_records: One row per record instead of per observation.
     """
     frames = []
+    occasions = int(occasion_numbers(population.records).max()) + 1 if population.occasions else 1
     for start in range(0, len(population), CHUNK):
-        part = population[start : start + CHUNK]
-        frames.append(_table(Joint(model, part, slots="records"), free, z[start : start + CHUNK], interaction))
+        joint = Joint(model, population[start : start + CHUNK], slots="records", occasions=occasions)
+        frames.append(_table(joint, free, z[start : start + CHUNK], interaction))
     table = pd.concat(frames, ignore_index=True)
+    if not (population.records.cens != 0).any():
+        table = table.drop(columns="CENS")
     if not all_records:
         table = table[table["MDV"] == 0].drop(columns=["EVID", "MDV"])
     return table.reset_index(drop=True)
@@ -115,7 +123,8 @@ def _table(joint: Joint, free: np.ndarray, z: np.ndarray, interaction: bool) -> 
     y = hat.prediction.y
     frozen = hat.prediction.sd[0] if interaction else zero.prediction.sd[0]
     usable = hat.prediction.use & (hat.prediction.cens == 0) & hat.prediction.gaussian
-    wres = _decorrelated(y - zero.mean, zero.g, zero.prediction.sd[0], usable)
+    spread = zero.prediction.sd[0] ** 2 + (zero.interaction if interaction else 0.0)
+    wres = _decorrelated(y - zero.mean, zero.g, torch.sqrt(spread), usable)
     cpred = hat.mean - torch.einsum("arn,ra->rn", hat.g, torch.tensor(z))
     cwres = _decorrelated(y - cpred, hat.g, frozen, usable)
     iwres = (y - hat.mean) / hat.prediction.sd[0]
@@ -162,8 +171,7 @@ def _ordered(joint: Joint, columns: dict[str, Tensor], z: np.ndarray, free: np.n
     if len(batch.slices) > 1:
         data["DVID"] = np.where(records.observed[source], names[c], "")
     data.update({k: v.numpy()[r, c] for k, v in columns.items()})
-    if (records.cens != 0).any():
-        data["CENS"] = records.cens[source]
+    data["CENS"] = records.cens[source]
     eta = z @ block_cholesky(joint, free).T
     for i, name in enumerate(effect_names(joint)):
         data[f"ETA_{name}"] = eta[r, i]
@@ -179,12 +187,21 @@ def _belongs(joint: Joint, name: str, flat: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Moments:
-    """The observation model linearised at one z."""
+    """The observation model linearised at one z.
+
+    Attributes:
+        prediction: At z.
+        mean: [R, N].
+        g: [k, R, N] derivative of the mean.
+        natural: [R, N] prediction on the scale of the data.
+        interaction: [R, N] variance of the residual's standard deviation, part by part, to first order.
+    """
 
     prediction: Prediction
     mean: Tensor
     g: Tensor
     natural: Tensor
+    interaction: Tensor
 
 
 def _moments(joint: Joint, free: np.ndarray, z: np.ndarray) -> _Moments:
@@ -192,17 +209,33 @@ def _moments(joint: Joint, free: np.ndarray, z: np.ndarray) -> _Moments:
     copies = max(k, 1)
     u = torch.tensor(free, dtype=torch.float64).expand(copies, rows, -1)
     leaf = torch.tensor(z, dtype=torch.float64).expand(copies, rows, k).clone().requires_grad_()
-    prediction = joint.predict(joint.space.values(u), leaf, joint.batch)
-    (g,) = jacobian([prediction.mean], leaf)
-    g = torch.zeros(k, rows, prediction.y.shape[1], dtype=torch.float64) if g is None or not k else g.detach()
-    with torch.no_grad():
-        found = joint.individuals(joint.space.values(u), leaf, joint.batch).distributions
-        natural = []
-        for name, distribution in found.items():
-            width = joint.batch.slices[name].stop - joint.batch.slices[name].start
-            value = distribution.natural(distribution.mean) if isinstance(distribution, Gaussian) else distribution.mean
-            natural.append(value[0].expand(rows, width))
-    return _Moments(_detached(prediction), prediction.mean[0].detach(), g, torch.cat(natural, -1))
+    found = joint.individuals(joint.space.values(u), leaf, joint.batch).distributions
+    prediction = joint.prediction(found, joint.batch)
+    parts = _parts(joint, found, copies)
+    slopes = jacobian([prediction.mean, *parts], leaf) if k else [None] * (1 + len(parts))
+    g, *along = (torch.zeros(copies, *prediction.y.shape, dtype=torch.float64) if s is None else s.detach() for s in slopes)
+    interaction = torch.stack([(s * s).sum(0) for s in along]).sum(0)
+    natural = [
+        (d.natural(d.mean) if isinstance(d, Gaussian) else d.mean).detach()[0].expand(rows, sl.stop - sl.start)
+        for d, sl in ((d, joint.batch.slices[name]) for name, d in found.items())
+    ]
+    return _Moments(
+        _detached(prediction), prediction.mean[0].detach(), g[:k], torch.cat(natural, -1), interaction
+    )
+
+
+def _parts(joint: Joint, found: dict[str, Any], copies: int) -> list[Tensor]:
+    """The independent parts of the residual at every slot, each [K, R, N]; zero where an endpoint has fewer."""
+    most = max((len(d.parts) for d in found.values() if isinstance(d, Gaussian)), default=1)
+    out = []
+    for i in range(most):
+        pieces = []
+        for name, d in found.items():
+            shape = (copies, joint.batch.rows, joint.batch.slices[name].stop - joint.batch.slices[name].start)
+            there = isinstance(d, Gaussian) and i < len(d.parts)
+            pieces.append(d.parts[i].expand(shape) if there else torch.zeros(shape, dtype=torch.float64))
+        out.append(torch.cat(pieces, -1))
+    return out
 
 
 def _detached(prediction: Prediction) -> Prediction:

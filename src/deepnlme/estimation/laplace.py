@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Laplace(Method):
 
     def terms(self, rows: Rows, z: Tensor) -> Terms:
         """The terms at eta_hat."""
-        nll = individual_nll(rows.predict(z), z)
+        nll = individual_nll(replace(rows, order=3).predict(z), z)
         (g,) = torch.autograd.grad(nll.sum(), z, create_graph=True)
         along = diagonal(g)
         (h,) = torch.autograd.grad(along.sum(), z, create_graph=True)

@@ -22,19 +22,21 @@ class Rows:
         joint: Model and data.
         batch: R rows.
         u: [1, R, P] free parameters, or [K, R, P] as leaves of a graph.
+        order: Highest derivative of the predictions that will be taken.
     """
 
     joint: Joint
     batch: Batch
     u: Tensor
+    order: int = 2
 
     def take(self, index: Tensor) -> Rows:
         """Some of the rows."""
-        return Rows(self.joint, self.batch.take(index), self.u.index_select(1, index))
+        return Rows(self.joint, self.batch.take(index), self.u.index_select(1, index), self.order)
 
     def predict(self, z: Tensor) -> Prediction:
         """The observation model at z [K, R, k]."""
-        return self.joint.predict(self.joint.space.values(self.u), z, self.batch)
+        return self.joint.predict(self.joint.space.values(self.u), z, self.batch, self.order)
 
     def zero(self) -> Tensor:
         """z = 0, [1, R, k]."""

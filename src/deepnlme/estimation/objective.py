@@ -11,6 +11,7 @@ from torch import Tensor
 from deepnlme.data.batch import Batch
 from deepnlme.estimation.inner import EBEStatus, InnerOptions, find_modes, find_modes_from_many
 from deepnlme.estimation.method import Method, Rows
+from deepnlme.estimation.naive_pooled import NaivePooled
 from deepnlme.joint import Joint
 
 
@@ -83,6 +84,8 @@ class MarginalObjective:
         self.batch = self.joint.batch.to(self.device) if self.device != "cpu" else self.joint.batch
         self.subjects = self.batch.rows
         self.k = self.joint.k
+        # without random effects every method is the likelihood itself
+        self._terms = self.method.terms if self.k else NaivePooled().terms
         width = max(self.batch.slot_record.shape[1] * max(1, self.batch.dose_time.shape[1]), 1)
         self.rows_per_chunk = max(8, self.budget // (max(self.k, 1) * min(width, 4096)))
 
@@ -157,7 +160,7 @@ class MarginalObjective:
         copies = max(k, 1)
         leaf_u = rows.u.expand(copies, r, -1).clone().requires_grad_()
         leaf_z = z.unsqueeze(0).expand(copies, r, k).clone().requires_grad_()
-        terms = self.method.terms(Rows(rows.joint, rows.batch, leaf_u), leaf_z)
+        terms = self._terms(Rows(rows.joint, rows.batch, leaf_u), leaf_z)
         explicit = torch.autograd.grad(
             terms.value.sum(), [leaf_u, leaf_z], retain_graph=terms.inner_gradient is not None, allow_unused=True
         )
@@ -167,7 +170,8 @@ class MarginalObjective:
         if terms.inner_gradient is not None and k:
             mixed, hessian = torch.autograd.grad(terms.inner_gradient.sum(), [leaf_u, leaf_z], allow_unused=True)
             h = hessian.transpose(0, 1)
-            slope = -_solve(0.5 * (h + h.mT), mixed.transpose(0, 1))
+            if mixed is not None:  # None if every parameter is fixed
+                slope = -_solve(0.5 * (h + h.mT), mixed.transpose(0, 1))
             by_z = explicit[1].sum(0) if explicit[1] is not None else torch.zeros_like(z)
             by_u = by_u + (by_z.unsqueeze(1) @ slope).squeeze(1)
         if terms.curvature is None:

@@ -15,6 +15,9 @@ from tqdm.auto import tqdm
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.options import Options
 
+ENOUGH = 1e-2
+"""Improvement [OFV units] below which BFGS hands over to Newton's method."""
+
 STEP = 1e-5
 """Step of the difference of gradients that makes the Hessian, relative to max(1, |u|)."""
 
@@ -51,6 +54,7 @@ class Optimum:
         status: How it ended.
         decrement: Expected further improvement [OFV units].
         trace: The path.
+        hessian: [P, P] of the objective there, or None if it was not computed.
     """
 
     u: np.ndarray
@@ -58,6 +62,7 @@ class Optimum:
     status: FitStatus
     decrement: float
     trace: Trace
+    hessian: np.ndarray | None = None
 
 
 class _Stop(Exception):
@@ -107,6 +112,7 @@ class _Watch:
         self.trace = Trace()
         self.best: tuple[float, np.ndarray, Evaluation] | None = None
         self.decrement = math.inf
+        self.hessian: tuple[bytes, np.ndarray] | None = None
         self.bar = tqdm(
             total=100,
             disable=not options.progress,
@@ -126,7 +132,8 @@ class _Watch:
         if time.perf_counter() - self.started > self.options.time_limit:
             raise _Stop(FitStatus.TIME_LIMIT)
 
-    def iteration(self, decrement: float) -> None:
+    def iteration(self, decrement: float, certain: bool = True) -> None:
+        """Record an iteration; `certain` if the decrement is that of the true Hessian, so that it may end the fit."""
         assert self.best is not None
         value, u, evaluation = self.best
         self.decrement = decrement
@@ -142,7 +149,7 @@ class _Watch:
             f"{self.objective.method.name} iteration {len(self.trace.ofv)}  OFV {value:.3f}  to go {decrement:.2g}"
         )
         self.bar.refresh()
-        if decrement < self.options.tolerance:
+        if certain and decrement < self.options.tolerance:
             raise _Stop(FitStatus.CONVERGED)
         if len(self.trace.ofv) >= self.options.max_iterations:
             raise _Stop(FitStatus.MAX_ITERATIONS)
@@ -156,8 +163,9 @@ def optimise(
 ) -> Optimum:
     """Minimise from `start` [P].
 
-    Up to `max_newton` parameters: Newton's method in an exact trust region (scipy's trust-exact); value, gradient and
-    Hessian come from one batch. Beyond: BFGS, started from the subjects' outer products of gradients.
+    Newton's method in an exact trust region (scipy's trust-exact), with value, gradient and Hessian from one batch of
+    P + 1 parameter vectors. Where that batch is larger than a chunk, BFGS comes first, started from the subjects' outer
+    products of gradients, and Newton's method ends the fit. Beyond `max_newton` parameters BFGS alone.
     """
     watch = _Watch(objective, options, save)
     try:
@@ -166,10 +174,14 @@ def optimise(
             watch.consider(start, evaluation)
             status = FitStatus.NOTHING_TO_ESTIMATE
             watch.decrement = 0.0
-        elif len(start) <= options.max_newton:
-            status = _trust_region(objective, start, watch)
         else:
-            status = _quasi_newton(objective, start, watch)
+            small = len(start) <= options.max_newton
+            batch = (len(start) + 1) * objective.subjects
+            status = FitStatus.PRECISION
+            if not small or batch > objective.rows_per_chunk:
+                status = _quasi_newton(objective, start, watch, ENOUGH if small else options.tolerance)
+            if small:
+                status = _trust_region(objective, start if watch.best is None else watch.best[1], watch)
     except _Stop as stop:
         status = stop.status
     except KeyboardInterrupt:
@@ -179,7 +191,8 @@ def optimise(
     if watch.best is None:
         raise KeyboardInterrupt("interrupted before the first evaluation had ended")
     _, u, evaluation = watch.best
-    return Optimum(u, evaluation, status, watch.decrement, watch.trace)
+    known = watch.hessian is not None and watch.hessian[0] == u.tobytes()
+    return Optimum(u, evaluation, status, watch.decrement, watch.trace, watch.hessian[1] if known else None)
 
 
 def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: _Watch) -> FitStatus:
@@ -190,6 +203,8 @@ def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: _Watch
         if key not in memory:
             evaluation, hessian = with_hessian(objective, u)
             watch.consider(u, evaluation)
+            if watch.best is not None and watch.best[1].tobytes() == key:
+                watch.hessian = (key, hessian)
             memory.clear()
             memory[key] = (float(evaluation.value[0]), evaluation.gradient[0], hessian)
         return memory[key]
@@ -202,9 +217,7 @@ def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: _Watch
     decrement = newton_decrement(first[1], first[2])
     if decrement < watch.options.tolerance:
         watch.iteration(decrement)
-    kept = {start.tobytes(): first}
-    memory.update(kept)
-    result = minimize(
+    minimize(
         lambda u: look(u)[0],
         start,
         jac=lambda u: look(u)[1],
@@ -213,40 +226,37 @@ def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: _Watch
         callback=callback,
         options={"initial_trust_radius": 0.5, "max_trust_radius": 4.0, "gtol": 1e-300, "maxiter": 10**6},
     )
-    del result
     return FitStatus.PRECISION
 
 
-def _quasi_newton(objective: MarginalObjective, start: np.ndarray, watch: _Watch) -> FitStatus:
-    latest: dict[str, Evaluation] = {}
+def _quasi_newton(objective: MarginalObjective, start: np.ndarray, watch: _Watch, enough: float) -> FitStatus:
+    """BFGS until two iterations in a row improve the objective by less than `enough`."""
+    values: list[float] = []
 
     def look(u: np.ndarray) -> tuple[float, np.ndarray]:
         evaluation = objective(u)
         watch.consider(u, evaluation)
-        latest["evaluation"] = evaluation
         value = float(evaluation.value[0])
         gradient = evaluation.gradient[0]
         return (value, gradient) if math.isfinite(value) else (1e300, np.zeros_like(gradient))
 
-    def callback(intermediate_result):  # type: ignore[no-untyped-def]
-        evaluation = watch.best[2] if watch.best else latest["evaluation"]
-        watch.iteration(newton_decrement(evaluation.gradient[0], metric(evaluation)))
-        del intermediate_result
+    def metric() -> np.ndarray:
+        assert watch.best is not None
+        b = outer_products(watch.best[2])
+        return b + 1e-3 * np.diag(np.maximum(np.diag(b), 1e-3 * max(np.diag(b).max(), 1e-8)))
 
-    def metric(evaluation: Evaluation) -> np.ndarray:
-        b = outer_products(evaluation)
-        return b + 1e-4 * max(np.trace(b) / len(b), 1e-8) * np.eye(len(b))
+    def callback(intermediate_result):  # type: ignore[no-untyped-def]
+        assert watch.best is not None
+        del intermediate_result
+        watch.iteration(newton_decrement(watch.best[2].gradient[0], metric()), certain=False)
+        values.append(watch.best[0])
+        if len(values) > 2 and values[-3] - values[-1] < enough:
+            raise StopIteration
 
     look(start)
-    minimize(
-        look,
-        start,
-        jac=True,
-        method="BFGS",
-        callback=callback,
-        options={"hess_inv0": _symmetric_inverse(metric(latest["evaluation"])), "gtol": 1e-12, "maxiter": 10**6},
-    )
-    return FitStatus.PRECISION
+    options = {"hess_inv0": _symmetric_inverse(metric()), "gtol": 1e-12, "maxiter": 10**6}
+    result = minimize(look, start, jac=True, method="BFGS", callback=callback, options=options)
+    return FitStatus.CONVERGED if result.status == 99 else FitStatus.PRECISION
 
 
 def _symmetric_inverse(matrix: np.ndarray) -> np.ndarray:

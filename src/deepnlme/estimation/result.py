@@ -15,7 +15,7 @@ from deepnlme.data import Population
 from deepnlme.errors import ModelError
 from deepnlme.estimation.covariance import Covariance, covariance
 from deepnlme.estimation.individuals import Ebes, ebes, prediction_table
-from deepnlme.estimation.inner import EBEStatus
+from deepnlme.estimation.inner import EBEStatus, InnerOptions
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.optimiser import FitStatus, Trace
@@ -218,9 +218,13 @@ class Fit:
 
     @property
     def epsilon_shrinkage(self) -> float:
-        """100 (1 - sd(IWRES)) [%]."""
-        iwres = self.predictions()["IWRES"].dropna()
-        return 100.0 * (1.0 - float(np.std(iwres, ddof=1))) if len(iwres) > 1 else math.nan
+        """100 (1 - sd(IWRES)) [%], with the standard deviation about zero, as NONMEM takes it.
+
+        All observations count. In a model with several eps NONMEM counts for each eps those on which it has an effect: for
+        the proportional one not those with IPRED = 0.
+        """
+        iwres = self.predictions()["IWRES"].dropna().to_numpy(float)
+        return 100.0 * (1.0 - math.sqrt(float(np.mean(iwres**2)))) if len(iwres) else math.nan
 
     def predictions(self, all_records: bool = False) -> pd.DataFrame:
         """ID TIME DV PRED RES WRES IPRED IRES IWRES CPRED CWRES and ETAs, one row per observation.
@@ -274,9 +278,8 @@ class Fit:
 
     def objective(self) -> MarginalObjective:
         """The objective, with the modes of this fit remembered."""
-        out = MarginalObjective(
-            self.joint, self.method, device=self.options.device, budget=self.options.max_numbers
-        )
+        inner = InnerOptions(self.options.ebe_tolerance, starts=self.options.ebe_starts, seed=self.options.seed)
+        out = MarginalObjective(self.joint, self.method, inner, self.options.device, self.options.max_numbers)
         if self.method.inner and self.joint.k:
             out.start_from(self.free, self.evaluation.z[0])
         return out

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from deepnlme.data import Population
-from deepnlme.errors import DataError, ModelError
+from deepnlme.errors import DataError, DeepNLMEError, ModelError
 from deepnlme.estimation.covariance import Covariance
 from deepnlme.estimation.fo import FO
 from deepnlme.estimation.foce import FOCE
@@ -23,7 +25,9 @@ from deepnlme.estimation.naive_pooled import NaivePooled
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.optimiser import FitStatus, Trace
 from deepnlme.estimation.options import Options
+from deepnlme.joint import Joint
 from deepnlme.model import Model
+from deepnlme.parameters import Parameter, RandomEffects, Real
 
 FORMAT = 1
 METHODS: dict[str, type[Method]] = {c.__name__: c for c in (FO, FOCE, Laplace, NaivePooled)}
@@ -34,6 +38,7 @@ def fingerprint(population: Population) -> str:
     digest = hashlib.sha256()
     r = population.records
     digest.update(repr(population.ids).encode())
+    digest.update(repr(sorted(population.interpolation.items())).encode())
     for name in ("subject", "time", "dv", "evid", "observed", "amt", "rate", "duration", "ii", "addl", "ss", "cens",
                  "limit", "occasion"):
         digest.update(np.ascontiguousarray(getattr(r, name)).tobytes())
@@ -57,20 +62,43 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         head = json.loads(str(arrays.pop("head")))
+        found = head.get("format")
     except FileNotFoundError:
         raise
     except Exception as error:
         raise DataError(f"Invalid file {path}: it is not a fit written by this package ({error}).") from error
-    if head.get("format") != FORMAT:
-        raise DataError(f"Invalid file {path}: got format {head.get('format')}, expected {FORMAT}.")
+    if found != FORMAT:
+        raise DataError(f"Invalid file {path}: got format {found}, expected {FORMAT}.")
     return head, arrays
+
+
+def _declaration(declared: Any) -> str:
+    """What turns free numbers into natural ones, and the objective: a value only where it matters."""
+    if isinstance(declared, RandomEffects):
+        kept = np.where(declared.fixed, np.diag(declared.omega), np.nan).tolist()
+        if declared.block and declared.fixed.all():
+            kept = declared.omega.tolist()
+        return f"RandomEffects({declared.names or declared.size}, block={declared.block}, by={declared.by}, kept={kept})"
+    if isinstance(declared, Parameter):
+        parts = {f.name: getattr(declared, f.name) for f in dataclasses.fields(declared)}
+        value = parts.pop("value")
+        parts.pop("unit")
+        prior = parts.pop("prior")
+        if declared.fixed:
+            parts = {"value": value, "fixed": True}
+        elif isinstance(declared, Real):
+            parts["scale"] = declared.scale
+        if prior is not None and not declared.fixed:
+            parts["prior"] = type(prior).__name__ if " at 0x" in repr(prior) else repr(prior)
+        return f"{type(declared).__name__}({', '.join(f'{k}={v}' for k, v in parts.items())})"
+    return type(declared).__name__
 
 
 def _head(model: Model, population: Population, method: Method) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": type(model).__name__,
-        "declared": {n: repr(d) for n, d in model.declared.items()},
+        "declared": {n: _declaration(d) for n, d in model.declared.items()},
         "names": list(model.space.names),
         "data": fingerprint(population),
         "method": {"class": type(method).__name__, **dataclasses.asdict(method)},  # type: ignore[call-overload]
@@ -78,11 +106,21 @@ def _head(model: Model, population: Population, method: Method) -> dict[str, Any
 
 
 def _check(head: dict[str, Any], model: Model, population: Population, path: Path) -> None:
-    if head["model"] != type(model).__name__ or head["names"] != list(model.space.names):
+    """Refuse a file of another model or other data."""
+    names = [str(n) for n in head["names"]]
+    here = {n: _declaration(d) for n, d in model.declared.items()}
+    there = dict(head["declared"])
+    if head["model"] != type(model).__name__ or list(there) != list(here):
         raise ModelError(
-            f"Invalid model for {path}: it was written for {head['model']} with parameters {', '.join(head['names'])}, "
+            f"Invalid model for {path}: it was written for {head['model']} with parameters {', '.join(names)}, "
             f"got {type(model).__name__} with {', '.join(model.space.names)}."
         )
+    for name in here:
+        if here[name] != there[name]:
+            raise ModelError(
+                f"Invalid model for {path}: `{name}` is declared as {here[name]}, the file was written for "
+                f"{there[name]}. Declare it as it was."
+            )
     if head["data"] != fingerprint(population):
         raise DataError(f"Invalid data for {path}: it was written for other data than these.")
 
@@ -118,19 +156,43 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Any:
         ModelError: Another model.
         DataError: Other data, or a file that is no fit.
     """
-    from deepnlme.estimation.result import Fit
-
     path = Path(path)
     head, arrays = _read(path)
-    method = dict(head["method"])
-    method = METHODS[method.pop("class")](**method)
+    with _damage(path):
+        parts = dict(head["method"])
+        method = METHODS[parts.pop("class")](**parts)
     if not method.uses_omega and model.groups:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
-    _check(head, model, population, path)
-    evaluation = Evaluation(**{f: arrays[f"evaluation.{f}"] for f in Evaluation.__dataclass_fields__})
+    with _damage(path):
+        _check(head, model, population, path)
+        return _restored(head, arrays, model, population, method)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Whatever else goes wrong in reading a file is damage to the file."""
+    try:
+        yield
+    except DeepNLMEError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"Invalid file {path}: it is damaged, or of another version ({what}).") from error
+
+
+def _restored(head: dict[str, Any], arrays: dict[str, np.ndarray], model: Model, population: Population, method: Method):
+    """The fit; arrays of the wrong size raise ValueError."""
+    from deepnlme.estimation.result import Fit
+
+    p, s, k = model.space.size, len(population), Joint(model, population).k
+    shapes = {"u": (1, p), "gradient": (1, p), "subject": (1, s), "subject_gradient": (1, s, p), "z": (1, s, k)}
+    shapes |= {"curvature": (1, s, k, k), "status": (1, s)}
+    evaluation = {}
+    for f in Evaluation.__dataclass_fields__:
+        evaluation[f] = _sized(arrays, f"evaluation.{f}", shapes.get(f, (1,)))
     found = None
     if head["covariance"] is not None:
-        parts = {f: arrays[f"covariance.{f}"] for f in ("r", "s", "free", "natural")}
+        parts = {f: _sized(arrays, f"covariance.{f}", (p, p)) for f in ("r", "s", "free", "natural")}
         found = Covariance(head["covariance"]["kind"], **parts, message=head["covariance"]["message"])
     return Fit(
         model,
@@ -138,8 +200,8 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Any:
         method,
         Options(**head["options"]),
         FitStatus[head["status"]],
-        arrays["free"],
-        evaluation,
+        _sized(arrays, "free", (p,)),
+        Evaluation(**evaluation),
         found,
         head["decrement"],
         Trace(**head["trace"]),
@@ -147,6 +209,12 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Any:
         head["versions"],
         tuple(head["starts"]),
     )
+
+
+def _sized(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if arrays[name].shape != shape:
+        raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
+    return arrays[name]
 
 
 @dataclass
@@ -177,8 +245,10 @@ class Checkpoint:
         made = cls(Path(path), _head(joint.model, joint.population, objective.method))
         if made.path.exists():
             head, arrays = _read(made.path)
-            _check(head, joint.model, joint.population, made.path)
-            made.u, made.z = arrays["u"], arrays["z"]
+            with _damage(made.path):
+                _check(head, joint.model, joint.population, made.path)
+                made.u = _sized(arrays, "u", (joint.space.size,))
+                made.z = _sized(arrays, "z", (len(joint.population), joint.k))
         return made
 
     def save(self, u: np.ndarray, evaluation: Evaluation) -> None:

@@ -59,18 +59,23 @@ def interval(space: ParameterSpace, name: str, value: float, se: float) -> tuple
         if "," in name:
             return value - Z95 * se, value + Z95 * se
         width = Z95 * se / value
-        return value * math.exp(-width), value * math.exp(width)
+        return value * math.exp(-width), value * _exp(width)
     if isinstance(declared, Positive):
         width = Z95 * se / value
-        return value * math.exp(-width), value * math.exp(width)
+        return value * math.exp(-width), value * _exp(width)
     low, high = getattr(declared, "low", None), getattr(declared, "high", None)
     if low is not None and high is not None:
         span = high - low
         share = (value - low) / span
         width = Z95 * se / (span * share * (1.0 - share))
         logit = math.log(share / (1.0 - share))
-        return tuple(low + span / (1.0 + math.exp(-(logit + s * width))) for s in (-1, 1))  # type: ignore[return-value]
+        return tuple(low + span / (1.0 + _exp(-(logit + s * width))) for s in (-1, 1))  # type: ignore[return-value]
     return value - Z95 * se, value + Z95 * se
+
+
+def _exp(x: float) -> float:
+    """exp(x), infinite beyond the largest number: a variance near zero has an interval without an upper end."""
+    return math.exp(x) if x < 700.0 else math.inf
 
 
 def _number(value: float, digits: int = 4) -> str:

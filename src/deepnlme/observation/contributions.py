@@ -18,7 +18,7 @@ def gaussian_log_density(mean: Tensor, sd: Tensor, y: Tensor) -> Tensor:
 
 
 def censored_log_probability(
-    mean: Tensor, sd: Tensor, y: Tensor, limit: Tensor, cens: Tensor, positive: bool
+    mean: Tensor, sd: Tensor, y: Tensor, limit: Tensor, cens: Tensor, positive: Tensor
 ) -> Tensor:
     """log P(observation in its interval), on the scale where it is normal.
 
@@ -26,24 +26,24 @@ def censored_log_probability(
         mean: Mean.
         sd: Standard deviation.
         y: The limit of quantification (below it for cens = 1, above it for cens = -1).
-        limit: The other end of the interval, infinite where there is none.
+        limit: The other end of the interval, not finite where there is none.
         cens: 1 or -1 (0 gives a harmless number).
-        positive: M4: given that the observation is positive.
+        positive: M4: given that the observation is positive; booleans that broadcast.
     """
     z = (y - mean) / sd
-    below, above = log_normal_cdf(z), log_normal_cdf(-z)
-    out = torch.where(cens < 0, above, below)
-    floor = torch.zeros_like(limit) if positive else limit
-    bounded = (cens != 0) & (torch.isfinite(limit) | (positive & (cens > 0)))
+    out = log_normal_cdf(torch.where(cens < 0, -z, z))
+    nothing = torch.full_like(limit, -torch.inf)
+    lower = torch.where(torch.isfinite(limit), limit, nothing)
+    lower = torch.where(positive, torch.clamp(lower, min=0.0), lower)
+    other = torch.where(cens > 0, lower, limit)
+    bounded = (cens != 0) & torch.isfinite(other)
     if bool(bounded.any()):
-        other = torch.where(bounded, torch.where(cens > 0, torch.maximum(floor, limit.nan_to_num(-torch.inf)), limit), y - 1.0)
         w = (torch.where(bounded, other, y - 1.0) - mean) / sd
         low, high = torch.where(cens > 0, w, z), torch.where(cens > 0, z, w)
-        safe_low = torch.where(bounded, low, z - 1.0)
-        safe_high = torch.where(bounded, high, z)
-        out = torch.where(bounded, log_normal_cdf_difference(safe_low, safe_high), out)
-    if positive:
-        out = out - log_normal_cdf(mean / sd)
+        inside = log_normal_cdf_difference(torch.where(bounded, low, z - 1.0), torch.where(bounded, high, z))
+        out = torch.where(bounded, inside, out)
+    if bool(positive.any()):
+        out = out - log_normal_cdf(torch.where(positive, mean / sd, torch.full_like(mean, 30.0)))
     return out
 
 

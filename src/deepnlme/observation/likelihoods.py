@@ -16,12 +16,14 @@ BLQ_METHODS = ("M1", "M3", "M4")
 class Gaussian:
     """Abstract: a distribution that is normal, N(mean, sd^2), on some scale of the observation.
 
-    These are the ones that FO and FOCE can linearise. `mean` and `sd` are on that scale.
+    These are the ones that FO and FOCE can linearise. `mean` and `sd` are on that scale; `parts` are the standard
+    deviations of the independent parts of the residual, whose squares add up to sd^2.
     """
 
     mean: Tensor
     sd: Tensor
     blq: str
+    parts: tuple[Tensor, ...]
 
     def scale(self, y: Tensor) -> Tensor:
         """The observation on the scale where it is normal."""
@@ -50,6 +52,14 @@ def _tensors(*values: Any) -> list[Tensor]:
     )
 
 
+def _parts(mean: Tensor, sd: Any, whole: Tensor) -> tuple[Tensor, ...]:
+    """What `combined2` says about the parts of its result; otherwise the residual is one whole."""
+    parts = getattr(sd, "parts", None)
+    if parts is None:
+        return (whole,)
+    return tuple(torch.as_tensor(v, dtype=mean.dtype, device=mean.device).expand_as(mean) for v in parts)
+
+
 def _check_blq(blq: str) -> None:
     if blq not in BLQ_METHODS:
         raise ModelError(f"Invalid `blq`: got {blq!r}, expected one of {', '.join(BLQ_METHODS)}.")
@@ -69,13 +79,15 @@ class Normal(Gaussian):
     mean: Tensor
     sd: Tensor
     blq: str = "M3"
+    parts: tuple[Tensor, ...] = ()
 
     def __init__(self, mean: Any, sd: Any, blq: str = "M3"):
         _check_blq(blq)
-        mean, sd = _tensors(mean, sd)
+        mean, whole = _tensors(mean, sd)
         object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "sd", sd)
+        object.__setattr__(self, "sd", whole)
         object.__setattr__(self, "blq", blq)
+        object.__setattr__(self, "parts", _parts(mean, sd, whole))
 
     def scale(self, y: Tensor) -> Tensor:
         """Y itself."""
@@ -107,12 +119,14 @@ class LogNormal(Gaussian):
     mean: Tensor
     sd: Tensor
     blq: str = "M3"
+    parts: tuple[Tensor, ...] = ()
 
     def __init__(self, median: Any, sd: Any, blq: str = "M3"):
         _check_blq(blq)
-        median, sd = _tensors(median, sd)
+        median, whole = _tensors(median, sd)
         object.__setattr__(self, "mean", torch.log(median))
-        object.__setattr__(self, "sd", sd)
+        object.__setattr__(self, "sd", whole)
+        object.__setattr__(self, "parts", _parts(median, sd, whole))
         object.__setattr__(self, "blq", "M3" if blq == "M4" else blq)
 
     def scale(self, y: Tensor) -> Tensor:
@@ -158,7 +172,9 @@ def combined1(f: Tensor, a: Any, b: Any) -> Tensor:
 
 def combined2(f: Tensor, a: Any, b: Any) -> Tensor:
     """sd = sqrt(a^2 + b^2 f^2): variances add (NONMEM's y = f + f eps1 + eps2, Monolix's combined2)."""
-    return torch.sqrt(a * a + (b * f) ** 2)
+    sd = torch.sqrt(a * a + (b * f) ** 2)
+    sd.__dict__["parts"] = (a, b * f)
+    return sd
 
 
 def power(f: Tensor, b: Any, c: Any) -> Tensor:

@@ -1,0 +1,94 @@
+"""A whole trajectory: the vector field on every stretch between events, and what the events do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepnlme.axes import Names
+from deepnlme.data.batch import Memory
+from deepnlme.dynamics.vector_field import VectorField
+
+def at_places(names: Names, kind: str, index: Tensor) -> Names:
+    """Values [K, R, E] at the places `index` [R, G]; values constant in time as they are."""
+    return Names(kind, {k: gather_places(v, index) if v.shape[2] > 1 else v for k, v in names.items()})
+
+
+def gather_places(value: Tensor, index: Tensor) -> Tensor:
+    """Entries of [K, R, E, ...] at `index` [R, G]."""
+    k, tail = value.shape[0], value.shape[3:]
+    wide = index.reshape(1, *index.shape, *([1] * len(tail))).expand(k, *index.shape, *tail)
+    return value.expand(k, index.shape[0], *value.shape[2:]).gather(2, wide)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """E stretches of time, each followed by an event.
+
+    Attributes:
+        field: The vector field.
+        p: Individual parameters, each [K, R, 1] or [K, R, E].
+        begin: [K, R, E] the data's time at which each stretch begins.
+        length: [K, R, E] its length.
+        rate: [K, R, E, n] infusion rate on it, or None.
+        keep: [K, R, E] 0 where the event wipes the state, else 1.
+        add: [K, R, E, n] what the event adds.
+        start: [K, R, n] the state at the beginning.
+        memory: Where meshes and states of these rows are kept between evaluations, or None.
+        places: [R] their rows in the memory.
+    """
+
+    field: VectorField
+    p: Names
+    begin: Tensor
+    length: Tensor
+    rate: Tensor | None
+    keep: Tensor
+    add: Tensor
+    start: Tensor
+    memory: Memory | None = None
+    places: Tensor | None = None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether anything here is differentiated."""
+        tensors = [self.begin, self.length, self.add, self.start, *self.field.theta.values(), *self.p.values()]
+        if self.rate is not None:
+            tensors.append(self.rate)
+        return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+    def first_copy(self) -> Trajectory:
+        """The rows once (all copies have the same values), detached."""
+
+        def one(x: Tensor) -> Tensor:
+            return x[:1].detach()
+
+        theta = Names("theta", {k: one(v) for k, v in self.field.theta.items()})
+        return Trajectory(
+            VectorField(self.field.dynamics, theta, self.field.compartments),
+            Names("p", {k: one(v) for k, v in self.p.items()}),
+            one(self.begin),
+            one(self.length),
+            None if self.rate is None else one(self.rate),
+            one(self.keep),
+            one(self.add),
+            one(self.start),
+            self.memory,
+            self.places,
+        )
+
+    def stiffness(self) -> Tensor:
+        """[R, E] number of steps that keep length * |df/dx| below one, at the start of the trajectory."""
+        n = self.start.shape[-1]
+        rows, stretches = self.length.shape[1:]
+        with torch.enable_grad():
+            x = self.start.detach()[:1].unsqueeze(2).expand(n, rows, stretches, n).clone().requires_grad_()
+            value = self.field(self.p, self.begin, x)
+            if not value.requires_grad:
+                return torch.ones(rows, stretches, dtype=torch.int64, device=x.device)
+            seed = torch.eye(n, dtype=x.dtype, device=x.device)[:, None, None, :].expand_as(value)
+            (jacobian,) = torch.autograd.grad(value, x, seed)
+        steep = jacobian.abs().sum(-1).amax(0).nan_to_num(0.0, 0.0, 0.0)
+        return torch.ceil(self.length[0].detach() * steep).clamp(1.0, 1e9).to(torch.int64)

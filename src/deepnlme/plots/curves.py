@@ -1,0 +1,147 @@
+"""Predicted curves of single subjects on a dense grid of times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from deepnlme.data import Population, Records
+from deepnlme.estimation import Fit
+from deepnlme.joint import Joint
+from deepnlme.observation import Gaussian
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One subject's predictions of one endpoint.
+
+    Attributes:
+        time: [T], in the order of the records (a reset may turn it back).
+        pred: [T] at eta = 0.
+        ipred: [T] at the empirical Bayes estimates.
+    """
+
+    time: np.ndarray
+    pred: np.ndarray
+    ipred: np.ndarray
+
+
+def curves(fit: Fit, positions: np.ndarray, endpoint: str, points: int = 200) -> list[Curve]:
+    """The curves of the subjects at `positions`.
+
+    Between the records of a subject more records with EVID=2 are put, which change nothing; covariates and occasions on
+    them are those that hold on the interval (`_filled`), so that the model sees the same subject. Where a covariate
+    is interpolated linearly and changes, more records would change it: the curve then has the record times only.
+
+    Args:
+        fit: The fit.
+        positions: Positions of the subjects in the population.
+        endpoint: Name of the endpoint.
+        points: About how many times there are for each subject.
+    """
+    population = fit.population[positions]
+    dense = _dense(population, points)
+    joint = Joint(fit.model, dense, slots="records")
+    z = _whitened(fit, joint, positions)
+    values = joint.space.values(torch.tensor(fit.free, dtype=torch.float64).expand(1, len(dense), -1))
+    at, zero = torch.tensor(z).unsqueeze(0), torch.zeros(1, *z.shape, dtype=torch.float64)
+    ipred, pred = _at_records(joint, values, at, endpoint), _at_records(joint, values, zero, endpoint)
+    starts, time = dense.starts, dense.records.time
+    return [
+        Curve(time[a:b], pred[i, : b - a], ipred[i, : b - a])
+        for i, (a, b) in enumerate(zip(starts[:-1], starts[1:], strict=True))
+    ]
+
+
+def _at_records(joint: Joint, values: object, z: torch.Tensor, endpoint: str) -> np.ndarray:
+    """Predictions on the scale of the data at every record, [S, T]."""
+    with torch.no_grad():
+        found = joint.individuals(values, z, joint.batch).distributions[endpoint]  # type: ignore[arg-type]
+        value = found.natural(found.mean) if isinstance(found, Gaussian) else found.mean
+        sl = joint.batch.slices[endpoint]
+        return value[0].expand(joint.batch.rows, sl.stop - sl.start).numpy()
+
+
+def _whitened(fit: Fit, joint: Joint, positions: np.ndarray) -> np.ndarray:
+    """z of the EBEs for the subjects drawn; their occasions may be fewer than the population's."""
+    eta, parts, at = fit.ebes.eta[positions], [], 0
+    whole = fit.joint
+    values = whole.space.values(torch.tensor(fit.free, dtype=torch.float64))
+    for name, group in fit.model.groups.items():
+        copies = whole.occasions if group.by == "occasion" else 1
+        used = joint.occasions if group.by == "occasion" else 1
+        inverse = np.linalg.pinv(values.cholesky[name].numpy())
+        for copy in range(copies):
+            if copy < used:
+                parts.append(eta[:, at : at + group.size] @ inverse.T)
+            at += group.size
+    return np.concatenate(parts, 1) if parts else np.zeros((len(positions), 0))
+
+
+def _dense(population: Population, points: int) -> Population:
+    """The population with records added, every record listed under no endpoint so that each has its slot."""
+    r = population.records
+    bare = Records.build(
+        **{
+            name: column
+            for name, column in r.columns()
+            if name not in ("dv", "observed", "endpoint", "cens", "limit")
+        },
+        covariates=r.covariates,
+        observed=False,
+    )
+    linear = any(
+        rule == "linear" and bool((np.diff(r.covariates[name])[np.diff(r.subject) == 0] != 0).any())
+        for name, rule in population.interpolation.items()
+    )
+    records = bare if linear else _filled(bare, population.interpolation, points)
+    return Population.from_records(
+        records,
+        population.ids,
+        categories=population.categories,
+        occasions=population.occasions,
+        interpolation=population.interpolation,
+    )
+
+
+def _filled(r: Records, rules: dict[str, str], points: int) -> Records:
+    """Records with EVID=2 added between those of each subject.
+
+    An added record has the occasion of the record after it and, of a covariate carried backward, its value; of one
+    carried forward the value of the record before: what holds on the interval stays as it is.
+    """
+    span = np.zeros(r.n_subjects)
+    np.maximum.at(span, r.subject, r.time)
+    source, before, time, added = [], [], [], []
+    for i in range(len(r)):
+        if i and r.subject[i] == r.subject[i - 1]:
+            extra = _between(r, i, span[r.subject[i]] / points)
+            source += [i] * len(extra)
+            before += [i - 1] * len(extra)
+            time += extra
+            added += [True] * len(extra)
+        source.append(i)
+        before.append(i)
+        time.append(float(r.time[i]))
+        added.append(False)
+    index, new = np.array(source), np.array(added)
+    columns = {name: column[index] for name, column in r.columns()}
+    columns["time"] = np.array(time)
+    columns["evid"] = np.where(new, 2, columns["evid"])
+    for name in ("amt", "rate", "duration", "ii", "addl", "ss"):
+        columns[name] = np.where(new, 0, columns[name])
+    columns["cmt"] = np.where(new, "", columns["cmt"])
+    carried = {n: v[np.array(before) if rules[n] == "locf" else index] for n, v in r.covariates.items()}
+    return Records(**columns, covariates=carried)
+
+
+def _between(r: Records, i: int, step: float) -> list[float]:
+    """Times to add between record i - 1 and record i."""
+    a, b = float(r.time[i - 1]), float(r.time[i])
+    if b < a:
+        return []
+    inner = list(np.linspace(a, b, max(int(np.ceil((b - a) / step)), 1) + 1)[1:-1]) if step > 0 and b > a else []
+    # the state just before a dose, so that the curve jumps instead of sloping
+    return [*inner, b] if r.doses[i] and b > a else inner

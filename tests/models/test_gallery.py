@@ -1,0 +1,144 @@
+"""Every script of the gallery runs, and finds the numbers that its docstring claims."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deepnlme as dn
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "models"
+SCRIPTS = sorted(path.stem for path in MODELS.glob("[!_]*.py"))
+
+
+def run(name: str, *options: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, str(MODELS / f"{name}.py"), *options],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        cwd=MODELS.parent.parent,  # not the repository: data are found from the script
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Runs a script once with --quick; its numbers and what it printed."""
+    done = {}
+
+    def of(name: str) -> tuple[dict, str]:
+        if name not in done:
+            file = tmp_path_factory.mktemp(name) / "deeper" / "found.json"
+            result = run(name, "--quick", "--json", str(file))
+            assert result.returncode == 0, result.stderr
+            done[name] = json.loads(file.read_text()), result.stdout
+        return done[name]
+
+    return of
+
+
+def test_every_dataset_has_a_script():
+    assert set(SCRIPTS) == {path.parent.name for path in (ROOT / "datasets").glob("*/data.csv")}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_json_says_what_was_found(name, quick):
+    found, printed = quick(name)
+    for fit in (found, *found["fits"].values()):
+        assert {"method", "ofv", "estimates", "se", "seconds", "converged"} <= set(fit)
+        assert fit["converged"] and fit["seconds"] > 0 and fit["method"] == "FOCEI"
+        assert set(fit["se"]) <= set(fit["estimates"])
+    assert all(error is not None and error > 0 for error in found["se"].values())
+    assert f"{found['ofv']:.4f}" in printed
+
+
+def test_theophylline_closed_form_and_ode_agree(quick):
+    found, printed = quick("theophylline")
+    assert "Side by side" in printed
+    differences = found["differences"]
+    assert abs(differences["ofv"]) < 1e-5 and differences["subject_ofv"] < 1e-4
+    assert differences["estimates_relative"] < 1e-4 and differences["se_relative"] < 1e-3
+    assert max(differences[c] for c in ("pred", "ipred", "cwres")) < 1e-4
+    assert found["ofv"] == found["fits"]["closed form"]["ofv"]
+    estimates = found["estimates"]
+    assert 1.0 < estimates["ka"] < 2.5 and 2.2 < estimates["cl"] < 3.3 and 28 < estimates["v"] < 36
+
+
+def test_phenobarbital(quick):
+    found, _ = quick("phenobarbital")
+    assert 0.004 < found["estimates"]["cl"] < 0.006 and 0.85 < found["estimates"]["v"] < 1.1
+    assert found["ofv"] < found["initial_ofv"]
+    assert found["fits"]["no covariates"]["ofv"] - found["ofv"] > 8  # twenty infants; 145 in all 59
+
+
+@pytest.mark.slow
+def test_phenobarbital_is_nonmems_example(tmp_path):
+    """NONMEM 7.5.1, pheno.mod, FOCE with interaction (pharmpy-core 2.1.1, pheno.ext); OFV without constant."""
+    result = run("phenobarbital", "--json", str(tmp_path / "found.json"))
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["initial_ofv"] == pytest.approx(587.36644134661617, abs=1e-5)
+    assert found["ofv"] == pytest.approx(586.27605628520962, abs=1e-3)
+    assert found["starts"] == pytest.approx([found["ofv"]] * 4, abs=1e-3)
+    published = {"cl": (4.69555e-3, 2.09967e-4), "v": (9.84258e-1, 2.68946e-2), "apgar": (1.58920e-1, 8.37555e-2)}
+    for name, (value, error) in published.items():
+        assert found["estimates"][name] == pytest.approx(value, rel=2e-4)
+        assert found["se"][name] == pytest.approx(error, rel=0.02)
+
+
+def test_indomethacin(quick):
+    """log L at the estimates printed by Pinheiro and Bates (2000), section 6.2: 54.592 by nlme's linearisation."""
+    found, _ = quick("indomethacin")
+    ofv = {name: fit["ofv"] for name, fit in found["fits"].items()}
+    assert ofv["log-normal, no eta v1"] < ofv["proportional"] - 3 < ofv["additive"] - 60
+    assert ofv["log-normal, no eta v1"] == pytest.approx(ofv["log-normal"], abs=1e-3)
+    assert ofv["combined"] == pytest.approx(ofv["proportional"], abs=1e-3)
+    assert found["ofv"] == pytest.approx(-301.7576, abs=1e-3)
+    assert found["book_log_likelihood"] == pytest.approx(54.592, abs=0.01)
+
+
+def test_remifentanil(quick):
+    found, _ = quick("remifentanil")
+    estimates = found["estimates"]
+    assert 2.3 < estimates["cl"] < 2.9 and 4 < estimates["v1"] < 8 and 7 < estimates["v2"] < 12
+    assert -0.2 < estimates["age_cl"] < -0.03
+    assert found["fits"]["base"]["ofv"] - found["ofv"] > 10
+    assert 20 < found["variance_explained"]["cl"] < 95
+
+
+def test_remifentanil_optimum_of_all_people(monkeypatch):
+    """The base model at its optimum: an OFV reached from several starts, where the gradient vanishes."""
+    monkeypatch.syspath_prepend(str(MODELS))
+    from remifentanil import DATASETS, NAMES, Remifentanil
+
+    at = dict(zip(NAMES, (2.48554, 5.14996, 1.72548, 9.17321, 0.0659969, 6.76159), strict=True))
+    population = dn.read_nonmem(DATASETS / "remifentanil" / "data.csv")
+    there = dn.evaluate_ofv(Remifentanil(), population, at={**at, "sd": 0.113077, **OMEGA})
+    assert there.ofv == pytest.approx(3418.416, abs=0.02)
+    assert abs(there.evaluation.gradient).max() < 1.0
+
+
+OMEGA = {
+    "omega[cl]": 0.048832,
+    "omega[v1]": 0.14741,
+    "omega[q2]": 0.23959,
+    "omega[v2]": 0.13668,
+    "omega[q3]": 0.26058,
+    "omega[v3]": 0.41371,
+}
+
+
+def test_pictures_and_another_method(tmp_path):
+    result = run("indomethacin", "--quick", "--method", "laplace", "--pictures", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "Laplace" in result.stdout
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        f"indomethacin_{kind}.png" for kind in ("convergence", "eta_distributions", "goodness_of_fit", "individual_fits")
+    ]

@@ -1,0 +1,279 @@
+"""Pictures show what the fit says: counts of points, labels, levels; and the curves are the model's predictions."""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from torch import exp
+
+import deepnlme as dn
+from deepnlme import plots
+from deepnlme.plots.curves import curves
+from deepnlme.plots.smooth import local_linear
+
+DATASETS = Path(__file__).resolve().parents[2] / "datasets"
+QUIET = dn.Options(progress=False)
+
+
+class Theophylline(dn.Model):
+    ka = dn.Positive(1.59, unit="1/h")
+    cl = dn.Positive(2.75, unit="L/h")
+    v = dn.Positive(31.8, unit="L")
+    add_sd = dn.Positive(0.69, unit="mg/L")
+    eta = dn.RandomEffects("ka", "cl", "v", omega=[0.4, 0.07, 0.02])
+    dynamics = dn.OneCompartment(absorption="first-order")
+
+    def individual(self, theta, eta, cov):
+        return dict(ka=theta.ka * exp(eta.ka), cl=theta.cl * exp(eta.cl), v=theta.v * exp(eta.v))
+
+    def observe(self, theta, p, x):
+        return dict(dv=dn.Normal(x.central / p.v, theta.add_sd))
+
+
+class Varied(dn.Model):
+    """Covariates and occasions that change, censoring, two endpoints, boluses, infusions and a reset."""
+
+    cl = dn.Positive(2.0, unit="L/h")
+    v = dn.Positive(20.0, unit="L")
+    cp_sd = dn.Positive(0.5, unit="mg/L")
+    half_sd = dn.Positive(0.3, unit="%")
+    eta = dn.RandomEffects("v", omega=0.04)
+    kappa = dn.RandomEffects("cl", omega=0.09, by="occasion")
+    dynamics = dn.OneCompartment()
+
+    def individual(self, theta, eta, cov):
+        return dict(cl=theta.cl * (cov.crcl / 100) * exp(eta.cl), v=theta.v * exp(eta.v))
+
+    def observe(self, theta, p, x):
+        cp = x.central / p.v
+        return dict(cp=dn.Normal(cp, theta.cp_sd), half=dn.Normal(0.5 * cp, theta.half_sd))
+
+
+def varied_population(interpolation="nocb"):
+    rows = []
+    for id in (1, 2, 3):
+        for time, evid, amt, rate, crcl, occ, dvid, dv, cens in (
+            (0, 1, 100, 0, 90, 1, 0, None, 0),
+            (2, 0, 0, 0, 80, 1, "cp", 4.1, 0),
+            (6, 0, 0, 0, 110, 1, "half", 1.4, 0),
+            (12, 1, 150, 50, 100, 2, 0, None, 0),
+            (16, 0, 0, 0, 70, 2, "cp", 6.0, 0),
+            (30, 0, 0, 0, 70, 2, "cp", 1.0, 1),
+            (1, 4, 100, 0, 60, 2, 0, None, 0),
+            (5, 0, 0, 0, 60, 2, "cp", 4.2, 0),
+        ):
+            dv = None if dv is None else dv * (1 + 0.1 * id * (cens == 0))
+            rows.append(dict(ID=id, TIME=time, EVID=evid, AMT=amt, RATE=rate, CRCL=crcl, OCC=occ, DVID=dvid, DV=dv, CENS=cens))
+    return dn.read_nonmem(pd.DataFrame(rows), covariates=["crcl"], interpolation=interpolation)
+
+
+@pytest.fixture(scope="module")
+def population():
+    return dn.read_nonmem(DATASETS / "theophylline" / "data.csv")
+
+
+@pytest.fixture(scope="module")
+def fit(population):
+    return dn.fit(Theophylline(), population, options=QUIET)
+
+
+@pytest.fixture(scope="module")
+def varied():
+    return dn.evaluate_ofv(Varied(), varied_population(), dn.Laplace())
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def line(ax, label):
+    found = [item for item in ax.lines if item.get_label() == label]
+    assert len(found) == 1, [item.get_label() for item in ax.lines]
+    return found[0]
+
+
+def rendered(figure):
+    """Draws the figure; no text of it may lie outside or, on one panel, over another axis label."""
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    for ax in figure.axes:
+        for text in (ax.xaxis.label, ax.yaxis.label, ax.title, *ax.texts):
+            if text.get_text():
+                box = text.get_window_extent()
+                assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, text
+    return figure
+
+
+def test_goodness_of_fit(fit):
+    figure = rendered(plots.goodness_of_fit(fit))
+    table = fit.predictions()
+    axes = figure.axes
+    assert len(axes) == 4
+    for ax, x, y in zip(axes, ("PRED", "IPRED", "TIME", "PRED"), ("DV", "DV", "CWRES", "CWRES"), strict=True):
+        points = line(ax, "observed")
+        np.testing.assert_array_equal(points.get_xdata(), table[x])
+        np.testing.assert_array_equal(points.get_ydata(), table[y])
+    assert [ax.get_xlabel() for ax in axes] == ["PRED [mg/L]", "IPRED [mg/L]", "Time [h]", "PRED [mg/L]"]
+    assert [ax.get_ylabel() for ax in axes] == ["DV [mg/L]", "DV [mg/L]", "CWRES", "CWRES"]
+    levels = sorted(item.get_ydata()[0] for item in axes[2].lines if item.get_label().startswith("_"))
+    assert levels == pytest.approx([-1.96, 0, 1.96], abs=1e-3)
+    assert figure.get_figwidth() == pytest.approx(180 / 25.4)
+
+
+def test_goodness_of_fit_on_a_logarithm_says_what_is_hidden(fit):
+    figure = rendered(plots.goodness_of_fit(fit, scale="log", width=85, units={"dv": "ug/mL"}))
+    table = fit.predictions()
+    shown = ((table.DV > 0) & (table.PRED > 0)).sum()
+    assert len(line(figure.axes[0], "observed").get_xdata()) == shown < len(table)
+    assert f"{len(table) - shown} not positive" in figure.axes[0].texts[0].get_text()
+    assert figure.axes[0].get_xscale() == "log" and figure.axes[2].get_xscale() == "linear"
+    assert figure.axes[0].get_xlabel() == "PRED [ug/mL]"
+    assert figure.get_figwidth() == pytest.approx(85 / 25.4)
+
+
+def test_goodness_of_fit_of_one_endpoint_with_censoring(varied):
+    figure = rendered(plots.goodness_of_fit(varied))
+    assert len(line(figure.axes[0], "observed").get_xdata()) == 9
+    assert len(line(figure.axes[0], "censored").get_xdata()) == 3
+    assert len(line(figure.axes[2], "observed").get_xdata()) == 9
+    assert figure.axes[0].get_ylabel() == "cp [mg/L]"
+    other = plots.goodness_of_fit(varied, endpoint="half")
+    assert other.axes[0].get_ylabel() == "half [%]" and len(line(other.axes[0], "observed").get_xdata()) == 3
+
+
+def test_goodness_of_fit_without_normal_residuals(population):
+    class Robust(Theophylline):
+        def observe(self, theta, p, x):
+            return dict(dv=dn.StudentT(x.central / p.v, theta.add_sd, 5.0))
+
+    figure = rendered(plots.goodness_of_fit(dn.evaluate_ofv(Robust(), population, dn.Laplace())))
+    assert "not normal" in figure.axes[2].texts[0].get_text()
+
+
+def test_individual_fits(fit):
+    figure = rendered(plots.individual_fits(fit, subjects=[3, 1, 12, 9]))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["ID 3", "ID 1", "ID 12", "ID 9"]
+    for ax, id in zip(figure.axes, (3, 1, 12, 9), strict=True):
+        assert len(line(ax, "observed").get_xdata()) == 11
+        assert len(line(ax, "IPRED").get_xdata()) > 150
+        assert list(line(ax, "dose").get_xdata()) == [0.0]
+        mine = fit.predictions().query("ID == @id")
+        at = np.interp(mine.TIME, line(ax, "IPRED").get_xdata(), line(ax, "IPRED").get_ydata())
+        np.testing.assert_allclose(at, mine.IPRED, atol=1e-9)
+    assert figure.axes[2].get_xlabel() == "Time [h]" and figure.axes[0].get_ylabel() == "DV [mg/L]"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["PRED", "IPRED", "observed", "dose"]
+
+
+def test_individual_fits_count_and_additional_doses(population):
+    class Repeated(Theophylline):
+        pass
+
+    doses = dn.Dose(100, ii=12, addl=3)
+    one = dn.Population([dn.Subject(i, doses, ([1.0, 30.0], [2.0, 3.0])) for i in range(1, 4)])
+    figure = rendered(plots.individual_fits(dn.evaluate_ofv(Repeated(), one), subjects=2, scale="log"))
+    assert len(figure.axes) == 2
+    assert list(line(figure.axes[0], "dose").get_xdata()) == [0.0, 12.0, 24.0]
+
+
+@pytest.mark.parametrize("rule", ["nocb", "locf", "linear"])
+def test_curves_pass_through_the_models_predictions(rule):
+    """Records that are added leave covariates, occasions, infusions, resets and every endpoint as they were."""
+    fit = dn.evaluate_ofv(Varied(), varied_population(rule), dn.Laplace())
+    table = fit.predictions()
+    found = curves(fit, np.array([2, 0]), "cp"), curves(fit, np.array([2, 0]), "half")
+    for endpoint, drawn in zip(("cp", "half"), found, strict=True):
+        for id, curve in zip((3, 1), drawn, strict=True):
+            assert (len(curve.time) > 150) == (rule != "linear")
+            for row in table[(table.ID == id) & (table.DVID == endpoint)].itertuples():
+                same = np.flatnonzero(curve.time == row.TIME)
+                assert np.abs(curve.ipred[same] - row.IPRED).min() < 1e-9
+                assert np.abs(curve.pred[same] - row.PRED).min() < 1e-9
+
+
+def test_curves_jump_at_a_dose():
+    fit = dn.evaluate_ofv(Varied(), varied_population(), dn.Laplace())
+    curve = curves(fit, np.array([0]), "cp")[0]
+    at = np.flatnonzero(np.diff(curve.time) == 0)
+    assert 12.0 in curve.time[at]
+
+
+def test_eta_distributions(fit):
+    figure = rendered(plots.eta_distributions(fit))
+    for ax, name in zip(figure.axes, ("ka", "cl", "v"), strict=True):
+        assert ax.get_xlabel() == f"eta {name}"
+        assert ax.get_title(loc="right") == f"shrinkage {fit.shrinkage[name]:.0f}%"
+        density = line(ax, "N(0, omega)").get_ydata()
+        assert density.max() == pytest.approx(1 / np.sqrt(2 * np.pi * fit.omega.loc[name, name]), rel=1e-3)
+        area = sum(bar.get_width() * bar.get_height() for bar in ax.patches)
+        assert area == pytest.approx(1.0)
+
+
+def test_eta_distributions_by_occasion_take_all_occasions(varied):
+    figure = rendered(plots.eta_distributions(varied))
+    assert [ax.get_xlabel() for ax in figure.axes] == ["eta v", "eta cl"]
+    ticks = [item for item in figure.axes[1].lines if item.get_marker() == "|"][0]
+    assert len(ticks.get_xdata()) == 6
+
+
+def test_convergence(fit):
+    figure = rendered(plots.convergence(fit))
+    left, right = figure.axes
+    np.testing.assert_array_equal(line(left, "FOCEI").get_ydata(), fit.trace.ofv)
+    np.testing.assert_array_equal(line(right, "expected improvement").get_ydata(), fit.trace.decrement)
+    assert line(right, "tolerance").get_ydata()[0] == fit.options.tolerance
+    assert left.get_ylabel() == "OFV (FOCEI)" and right.get_yscale() == "log"
+
+
+def test_axes_of_the_caller(fit):
+    figure, grid = plt.subplots(2, 2)
+    assert plots.goodness_of_fit(fit, axes=grid) is figure
+    figure, grid = plt.subplots(1, 3)
+    assert plots.eta_distributions(fit, axes=grid) is figure
+    assert plots.individual_fits(fit, 3, axes=grid) is figure
+    assert plots.convergence(fit, axes=grid[:2]) is figure
+    with pytest.raises(dn.ModelError, match="got 2, expected 3"):
+        plots.individual_fits(fit, 3, axes=grid[:2])
+
+
+def test_refusals(fit, population):
+    with pytest.raises(dn.ModelError, match="`endpoint`: got 'pca'"):
+        plots.goodness_of_fit(fit, endpoint="pca")
+    with pytest.raises(dn.ModelError, match="`scale`"):
+        plots.individual_fits(fit, scale="sqrt")
+    with pytest.raises(dn.ModelError, match="`subjects`: got 99"):
+        plots.individual_fits(fit, subjects=[99])
+    with pytest.raises(dn.ModelError, match="`units`: got 'y'"):
+        plots.goodness_of_fit(fit, units={"y": "mg"})
+    with pytest.raises(dn.ModelError, match="no iterations"):
+        plots.convergence(dn.evaluate_ofv(Theophylline(), population))
+    with pytest.raises(dn.ModelError, match="no random effects"):
+        plots.eta_distributions(dn.evaluate_ofv(Theophylline(), population, dn.NaivePooled()))
+
+
+def test_missing_matplotlib_names_the_extra(fit, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(dn.MissingExtraError, match=r"pip install 'deepnlme\[plots\]'"):
+        plots.goodness_of_fit(fit)
+
+
+def test_settings_of_the_caller_stay(fit):
+    before = plt.rcParams["font.size"]
+    plots.goodness_of_fit(fit)
+    assert plt.rcParams["font.size"] == before
+
+
+def test_smooth_is_exact_for_lines():
+    x = np.linspace(0, 3, 20)
+    np.testing.assert_allclose(local_linear(x, 2 * x - 1, np.array([0.0, 1.5, 3.0])), [-1, 2, 5], atol=1e-12)
+    np.testing.assert_allclose(local_linear(np.zeros(5), np.arange(5.0), np.zeros(1)), [2.0])
