@@ -18,7 +18,9 @@ DATASETS = Path(__file__).resolve().parents[1] / "datasets"
 METHODS = {"focei": dn.FOCE(), "foce": dn.FOCE(interaction=False), "laplace": dn.Laplace(), "fo": dn.FO()}
 
 
-def arguments(description: str | None, methods: Sequence[str] = ("focei", "foce", "laplace", "fo")) -> argparse.Namespace:
+def arguments(
+    description: str | None, methods: Sequence[str] = ("focei", "foce", "laplace", "fo")
+) -> argparse.Namespace:
     """The options of a script; the method arrives as the object that `dn.fit` takes."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

@@ -4,16 +4,18 @@
     additive      y ~ N(f, a^2)                      proportional  y ~ N(f, b^2 f^2)
     combined      y ~ N(f, a^2 + b^2 f^2)            log-normal    log y ~ N(log f, b^2)
 
-Data: 6 people, 11 plasma concentrations over 8 h each (datasets/indomethacin; Kwan et al. 1976, J Pharmacokinet Biopharm
-4:255; R's `Indometh`). The dose of 25 mg is an assumption: clearances and volumes scale with it, the OFV does not.
+Data: 6 people, 11 plasma concentrations over 8 h each (datasets/indomethacin; Kwan et al. 1976, J Pharmacokinet
+Biopharm 4:255; R's `Indometh`). The dose of 25 mg is an assumption: clearances and volumes scale with it, the
+OFV does not.
 
 Published: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 6.2, describe the same data by
 y = A1 exp(-exp(lrc1) t) + A2 exp(-exp(lrc2) t) with additive error and normal random effects on A1, lrc1 and A2: the
-two-compartment model in other parameters, here `Biexponential`. At their estimates (BOOK) FOCE gives their log-likelihood,
-54.59. nlme alternates between two steps and does not maximise that likelihood itself; FOCE's own optimum is 1.5 higher.
+two-compartment model in other parameters, here `Biexponential`. At their estimates (BOOK) FOCE gives their
+log-likelihood, 54.59. nlme alternates between two steps and does not maximise that likelihood itself; FOCE's own
+optimum is 1.5 higher.
 
-Two lessons of a small data set. The sandwich covariance needs more subjects than parameters (its S matrix is a sum of one
-outer product per subject), hence covariance="R" below. And a variance that the data do not support goes to zero:
+Two lessons of a small data set. The sandwich covariance needs more subjects than parameters (its S matrix is a sum of
+one outer product per subject), hence covariance="R" below. And a variance that the data do not support goes to zero:
 that effect is dropped before the standard errors are read.
 """
 
@@ -109,11 +111,16 @@ def main() -> None:
     how = options(covariance="R", starts=1 if args.quick else 3, start_spread=0.2)
 
     heading(f"Error models, all four random effects, {args.method.name}")
-    models = {"additive": Additive(), "proportional": Proportional(), "combined": Indomethacin(), "log-normal": LogNormal()}
+    models = {
+        "additive": Additive(),
+        "proportional": Proportional(),
+        "combined": Indomethacin(),
+        "log-normal": LogNormal(),
+    }
     fits = {name: dn.fit(model, population, args.method, options=how) for name, model in models.items()}
     fits["log-normal, no eta v1"] = dn.fit(Final(), population, args.method, options=how)
     show(compared(fits), 7)
-    print("\nThe combined model's additive part goes to zero: it is the proportional one. The residual is multiplicative.")
+    print("\nThe additive part of the combined model goes to zero: the residual is multiplicative.")
 
     final = fits["log-normal, no eta v1"]
     heading("The model chosen")

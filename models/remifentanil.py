@@ -4,16 +4,16 @@
     covariates   each times exp(a (age - 40)/10 + b (lbm - 55)/10), where Minto et al. found an effect
     log y ~ N(log central/v1, sd^2)
 
-Data: 65 adults of 20 to 85 years, arterial samples during and after an infusion of 4 to 20 min, 1992 concentrations from 0.1 to
-245 ng/mL (datasets/remifentanil; Minto et al. 1997, Anesthesiology 86:10; nlme's `Remifentanil`).
+Data: 65 adults of 20 to 85 years, arterial samples during and after an infusion of 4 to 20 min, 1992 concentrations
+from 0.1 to 245 ng/mL (datasets/remifentanil; Minto et al. 1997, Anesthesiology 86:10; nlme's `Remifentanil`).
 
 Published, same study, NONMEM: the model without covariates had V1 4.98, V2 9.01, V3 6.54 L, CL 2.46, Q2 1.69, Q3 0.065
 L/min. Their final model has age on V1, V2, CL, Q2, Q3 and lean body mass on V1, V2, CL, as here (there linear, here
-log-linear, so that no age makes a volume negative); at 40 years and 55 kg V1 5.1, V2 9.82, V3 5.42, CL 2.6, Q2 2.05, Q3 0.076.
+log-linear, so that no age makes a volume negative); at 40 years and 55 kg V1 5.1, V2 9.82, V3 5.42 L, CL 2.6, Q2 2.05,
+Q3 0.076 L/min.
 
-Which random effects do the data support? All six: without the one on v3 the OFV rises by 47, without the one on q3 by hundreds.
-V3 shows only in the last samples, though: the shrinkage of its effect is near one half, and with an error on the
-natural scale (proportional instead of log-normal) the fit with six effects does not settle.
+Which random effects do the data support? All six: without the one on v3 the OFV rises by 47, without the one on q3 by
+91. V3 shows only in the last samples, though: the shrinkage of its effect is near one half.
 """
 
 from torch import exp
@@ -106,8 +106,7 @@ def main() -> None:
     heading("The model chosen")
     print(final)
     explained = {
-        name: 100.0 * (1.0 - final.omega.loc[name, name] / before.omega.loc[name, name])
-        for name in final.omega.index
+        name: 100.0 * (1.0 - final.omega.loc[name, name] / before.omega.loc[name, name]) for name in final.omega.index
     }
     print("\nVariance explained by age and lbm: " + ", ".join(f"{k} {v:.0f}%" for k, v in explained.items()))
 

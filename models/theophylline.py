@@ -6,11 +6,12 @@
 Data: 12 people, one dose of about 4 mg/kg each, 11 serum concentrations over 25 h (datasets/theophylline; Boeckmann,
 Sheiner and Beal 1994, NONMEM Users Guide V; R's `Theoph`).
 
-Published, same data and model: nlmixr2 and NONMEM, FOCE(I): OFV 116.804; tka 0.464 (SE 0.198), tcl 1.012 (0.076), tv 3.460
-(0.043), additive sd 0.694, variances 0.405 0.069 0.019 (nlmixr2's example `theo_sd`).
+Published, same data and model: nlmixr2 and NONMEM, FOCE(I): OFV 116.804; tka 0.464 (SE 0.198), tcl 1.012 (0.076), tv
+3.460 (0.043), additive sd 0.694, variances 0.405 0.069 0.019 (nlmixr2's example `theo_sd`).
 
-The same model is declared twice, once with the closed form and once as a system of differential equations. OFV, estimates and
-residuals agree to the accuracy of the solver, which is what lets one trust the solver where there is no closed form.
+The same model is declared twice, once with the closed form and once as a system of differential equations. OFV,
+estimates and residuals agree to the accuracy of the solver, which is what lets one trust the solver where there is
+no closed form.
 """
 
 import numpy as np

@@ -150,9 +150,11 @@ def controls_of(sys: System, p) -> dict[int, Dosing]:
     out = {}
     for c in range(sys.n):
         lasting = "duration" if sys.always and sys.compartments[c] == "central" else f"d{c}"
-        parts = [p[name] if name in p else None for name in (f"lag{c}", f"f{c}", f"r{c}", lasting)]
-        if any(v is not None for v in parts):
-            out[c] = Dosing(*parts)
+        names = (f"lag{c}", f"f{c}", f"r{c}", lasting)
+        parts = dict(zip(("lag", "bioavailability", "rate", "duration"), names))
+        parts = {k: p[name] for k, name in parts.items() if name in p}
+        if parts:
+            out[c] = Dosing(**parts)
     return out
 
 
@@ -286,23 +288,69 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "steady infusion longer than II": [dose(0, II=12, SS=1, RATE=4, ADDL=1), *observation(0, 1, 2, 12, 13, 25, 40)],
     "steady infusion of two II": [dose(0, II=12, SS=1, RATE=100 / 24), *observation(0, 1, 12, 13, 24, 25)],
     "constant infusion": [dose(0, AMT=0, RATE=10, SS=1), *observation(0, 1, 5)],
-    "constant infusion then dose": [*observation(0), dose(2, AMT=0, RATE=10, SS=1), dose(2, RATE=10), *observation(2, 9)],
+    "constant infusion then dose": [
+        *observation(0),
+        dose(2, AMT=0, RATE=10, SS=1),
+        dose(2, RATE=10),
+        *observation(2, 9),
+    ],
     "added steady state": [dose(0), *observation(1), dose(2, II=8, SS=2), *observation(2, 3, 9)],
-    "added steady infusion": [dose(0, RATE=20), *observation(1), dose(2, II=8, SS=2, RATE=10), *observation(2, 9, 13, 20)],
+    "added steady infusion": [
+        dose(0, RATE=20),
+        *observation(1),
+        dose(2, II=8, SS=2, RATE=10),
+        *observation(2, 9, 13, 20),
+    ],
     "two steady states": [dose(0, II=24, SS=1), dose(8, II=24, SS=2, AMT=30, ADDL=1), *observation(8, 10, 24, 40)],
-    "steady state cancels": [dose(0, RATE=10, ADDL=3, II=12), *observation(1), dose(2, II=8, SS=1), *observation(2, 13, 30)],
-    "reset": [dose(0, RATE=10, ADDL=2, II=6), *observation(1), dose(3, 0, 3), *observation(3, 4, 12), dose(13), *observation(14)],
+    "steady state cancels": [
+        dose(0, RATE=10, ADDL=3, II=12),
+        *observation(1),
+        dose(2, II=8, SS=1),
+        *observation(2, 13, 30),
+    ],
+    "reset": [
+        dose(0, RATE=10, ADDL=2, II=6),
+        *observation(1),
+        dose(3, 0, 3),
+        *observation(3, 4, 12),
+        dose(13),
+        *observation(14),
+    ],
     "reset and dose": [dose(0, RATE=10, ADDL=2, II=6), *observation(3), dose(3, 70, 4), *observation(3, 4, 12)],
     "clock restarts": [dose(0, II=5, ADDL=9), *observation(1, 10.1), dose(0.3, 60, 4), *observation(0.3, 1, 7.7)],
     "clock restarts twice": [
-        dose(0.7), *observation(9.1), dose(0.2, 0, 3), *observation(0.2), dose(3.3, RATE=40), *observation(10.4),
-        dose(0.1, 50, 4, II=0.1, ADDL=8), *observation(0.1, 0.4, 0.9, 3),
+        dose(0.7),
+        *observation(9.1),
+        dose(0.2, 0, 3),
+        *observation(0.2),
+        dose(3.3, RATE=40),
+        *observation(10.4),
+        dose(0.1, 50, 4, II=0.1, ADDL=8),
+        *observation(0.1, 0.4, 0.9, 3),
     ],
     "reset and steady state": [dose(0), *observation(1), dose(3, 100, 4, SS=1, II=12), *observation(3, 15)],
-    "reset and added steady state": [dose(0), *observation(1), dose(3, 100, 4, SS=2, II=12, RATE=30), *observation(3, 15)],
+    "reset and added steady state": [
+        dose(0),
+        *observation(1),
+        dose(3, 100, 4, SS=2, II=12, RATE=30),
+        *observation(3, 15),
+    ],
     "modelled rate": [dose(0, RATE=-1), *observation(1, 2, 9)],
     "modelled duration": [dose(0, RATE=-2, ADDL=1, II=9), *observation(1, 2, 9, 14)],
-    "modelled at steady state": [dose(0, RATE=-2, SS=1, II=4, ADDL=1), *observation(0, 1, 4), dose(9, RATE=-1, SS=2, II=6), *observation(10)],
+    "modelled at steady state": [
+        dose(0, RATE=-2, SS=1, II=4, ADDL=1),
+        *observation(0, 1, 4),
+        dose(9, RATE=-1, SS=2, II=6),
+        *observation(10),
+    ],
     "other records": [dose(0), dose(0, 0, 2), *observation(1), dose(3, 0, 2), *observation(3)],
-    "tiny interval": [dose(0), *observation(1), *observation(1 + 1e-15, 1 + 4e-15), dose(2), *observation(2 + 1e-15, 3)],
-}  # fmt: skip
+    "tiny interval": [
+        dose(0),
+        *observation(1),
+        *observation(1 + 1e-15, 1 + 4e-15),
+        dose(2),
+        *observation(2 + 1e-15, 3),
+    ],
+}
+
+LINEAR = tuple(e for e in ENGINES if e != "ode")

@@ -47,8 +47,13 @@ class Names(Mapping[str, Any]):
         except KeyError:
             raise ModelError(
                 f"Invalid name `{self._kind}.{name}`: there is no such name, expected one of "
-                f"{', '.join(self._values) or '(none)'}. Declare it or correct the spelling."
+                f"{', '.join(self._values) or '(none)'}. {self._fix(name)}"
             ) from None
+
+    def _fix(self, name: str) -> str:
+        if self._kind == "cov":
+            return f'Read it with read_nonmem(..., covariates=["{name}"]) or correct the spelling.'
+        return "Declare it or correct the spelling."
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise ModelError(

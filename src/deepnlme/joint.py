@@ -137,6 +137,9 @@ class Joint:
             return ()
         if model.is_linear:
             return tuple(model.dynamics.compartments)
+        if isinstance(model.dynamics, type):
+            name = model.dynamics.__name__
+            raise ModelError(f"Invalid `dynamics`: got the class {name}, expected an instance: {name}(...).")
         if not callable(model.dynamics):
             raise ModelError(
                 f"Invalid `dynamics`: got {model.dynamics!r}, expected a closed form (dn.OneCompartment(...)), a "
@@ -244,7 +247,7 @@ class Joint:
         out: dict[str, Tensor] = {}
         for name, value in values.items():
             if not isinstance(value, Tensor):
-                value = torch.as_tensor(value, dtype=torch.float64).reshape(1, 1, 1)
+                value = _scalar("individual", name, value)
             if value.dim() not in (SCALAR_NDIM, SCALAR_NDIM + 1):
                 raise ModelError(
                     f"Invalid `individual`: `{name}` has shape {tuple(value.shape)}, expected a batch of scalars made "
@@ -262,7 +265,12 @@ class Joint:
 
     def _controls(self, theta: Names, p: Names) -> dict[int, Dosing]:
         controls = {}
-        for name, value in self.model.dosing(theta, p).items():
+        returned = self.model.dosing(theta, p)
+        if not isinstance(returned, Mapping):
+            raise ModelError(
+                f"Invalid `dosing`: got {type(returned).__name__}, expected a dict of dn.Dosing(...) by compartment."
+            )
+        for name, value in returned.items():
             if name not in self.compartments or not isinstance(value, Dosing):
                 raise ModelError(
                     f"Invalid `dosing`: got {name!r}: {type(value).__name__}, expected dn.Dosing(...) for one of "
@@ -278,13 +286,23 @@ class Joint:
 
     def _initial(self, theta: Names, p: Names) -> dict[int, Tensor]:
         out = {}
-        for name, value in self.model.initial(theta, p).items():
+        returned = self.model.initial(theta, p)
+        if not isinstance(returned, Mapping):
+            raise ModelError(
+                f"Invalid `initial`: got {type(returned).__name__}, expected a dict of initial amounts by compartment."
+            )
+        for name, value in returned.items():
             if name not in self.compartments:
                 raise ModelError(
                     f"Invalid `initial`: got `{name}`, expected some of {', '.join(self.compartments) or '(none)'}."
                 )
-            value = torch.as_tensor(value, dtype=torch.float64)
-            value = value if value.dim() >= SCALAR_NDIM else value.reshape(1, 1, 1)
+            value = value if isinstance(value, Tensor) else _scalar("initial", name, value)
+            if value.dim() not in (0, SCALAR_NDIM):
+                raise ModelError(
+                    f"Invalid `initial`: `{name}` has shape {tuple(value.shape)}, expected a batch of scalars made from "
+                    "theta and p."
+                )
+            value = value if value.dim() else value.reshape(1, 1, 1)
             out[self.compartments.index(name)] = value
         return out
 
@@ -445,6 +463,20 @@ class Joint:
             static = self.predict(values, z, self.batch)
         plain = static.use & static.gaussian & (static.cens == 0)
         return int(static.use.sum()), int(plain.sum())
+
+
+def _scalar(method: str, name: str, value: Any) -> Tensor:
+    """A plain number that a method of the model returned."""
+    if isinstance(value, str) or np.ndim(value) != 0:
+        raise ModelError(
+            f"Invalid `{method}`: `{name}` is {value!r}, expected a batch of scalars made from theta, eta and cov."
+        )
+    try:
+        return torch.tensor(float(value), dtype=torch.float64).reshape(1, 1, 1)
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"Invalid `{method}`: `{name}` is {value!r}, expected a batch of scalars made from theta, eta and cov."
+        ) from None
 
 
 def _supported(distribution: Any, y: Tensor, valid: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import numbers
 from typing import Any
 
 from deepnlme.dynamics import CompartmentModel, LinearSystem, ParallelInTime, Solver
@@ -60,8 +61,8 @@ class Model:
                 f"Invalid declaration `{name}`: the model declares {', '.join(declared)}. Correct the spelling."
             )
         old = declared[name]
-        if isinstance(old, Parameter) and isinstance(value, int | float):
-            return dataclasses.replace(old, value=value)
+        if isinstance(old, Parameter) and isinstance(value, numbers.Real):
+            return dataclasses.replace(old, value=float(value) if not isinstance(value, bool) else value)
         if isinstance(old, Parameter) is not isinstance(value, Parameter) or not isinstance(
             value, Parameter | RandomEffects
         ):

@@ -9,50 +9,68 @@ import torch
 from torch import Tensor
 
 
-def _phi_value(z: Tensor, order: int) -> Tensor:
-    """phi_order(z) without a graph: expm1(z)/z, then the upward recurrence, and the Taylor series near zero."""
-    small = z.abs() < 1.0
-    any_small = bool(small.any()) if order > 1 else False
-    safe = torch.where(z == 0.0 if order == 1 else small, torch.ones_like(z), z)
+def _moment_value(z: Tensor, order: int) -> Tensor:
+    """int_0^1 u^order exp(u z) du without a graph: the upward recurrence, and the Taylor series near zero."""
+    if order == 0:
+        safe = torch.where(z == 0.0, torch.ones_like(z), z)
+        return torch.where(z == 0.0, torch.ones_like(z), torch.expm1(safe) / safe)
+    small = z.abs() < 2.0
+    safe = torch.where(small, torch.full_like(z, -2.0), z)
+    exponential = torch.exp(safe)
     value = torch.expm1(safe) / safe
-    if order == 1:
-        return torch.where(z == 0.0, torch.ones_like(z), value)
-    for k in range(1, order):
-        value = (value - 1.0 / math.factorial(k)) / safe
-    if not any_small:
+    for m in range(1, order + 1):
+        value = (exponential - m * value) / safe
+    if not bool(small.any()):
         return value
-    series = torch.full_like(z, 1.0 / math.factorial(order + 18))
-    clipped = z.clamp(-1.0, 1.0)
-    for k in range(order + 17, order - 1, -1):
-        series = series * clipped + 1.0 / math.factorial(k)
+    clipped = z.clamp(-2.0, 2.0)
+    series = torch.full_like(z, 1.0 / (order + 1 + _TERMS))
+    for k in range(_TERMS, 0, -1):
+        series = series * clipped / k + 1.0 / (order + k)
     return torch.where(small, series, value)
 
 
-class _Phi(torch.autograd.Function):
-    """phi_k with d phi_k / dz = phi_k - k phi_(k+1), so that every derivative is as accurate as the value."""
+_TERMS = 26
+"""Terms of the Taylor series: 2^26/26! is below rounding."""
+
+
+class _Moment(torch.autograd.Function):
+    """M_m(z) = int_0^1 u^m exp(u z) du, with M_m' = M_(m+1), so that every derivative is as accurate as the value."""
 
     @staticmethod
     def forward(ctx, z: Tensor, order: int) -> Tensor:  # type: ignore[override]
-        value = _phi_value(z, order)
         ctx.save_for_backward(z)
         ctx.order = order
-        return value
+        return _moment_value(z, order)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (z,) = ctx.saved_tensors
-        k = ctx.order
-        return grad * (phi(z, k) - k * phi(z, k + 1)), None
+        return grad * exponential_moment(z, ctx.order + 1), None
+
+
+def exponential_moment(z: Tensor, order: int) -> Tensor:
+    r"""M_m(z) = int_0^1 u^m exp(u z) du, the m-th derivative of (exp(z) - 1)/z; M_m(0) = 1/(m + 1).
+
+    Args:
+        z: Any shape.
+        order: m >= 0.
+
+    Returns:
+        Same shape as z; accurate to a few units of rounding for m <= 4, as are its derivatives up to that order.
+    """
+    if not (torch.is_grad_enabled() and z.requires_grad):
+        return _moment_value(z, order)
+    return _Moment.apply(z, order)  # type: ignore[no-any-return]
 
 
 def phi(z: Tensor, order: int = 1) -> Tensor:
     r"""The exponential integrator's function phi_k(z) = int_0^1 exp((1-s) z) s^(k-1)/(k-1)! ds.
 
-    phi_1(z) = (exp(z) - 1)/z, phi_2(z) = (phi_1(z) - 1)/z, ...; phi_k(0) = 1/k!.
+    phi_1(z) = (exp(z) - 1)/z and phi_2(z) = (phi_1(z) - 1)/z; phi_k(0) = 1/k!.
 
     Args:
         z: Any shape.
-        order: k >= 1.
+        order: k, 1 or 2.
 
     Returns:
         Same shape as z; accurate to rounding for every z, as are its derivatives.
@@ -61,9 +79,8 @@ def phi(z: Tensor, order: int = 1) -> Tensor:
         >>> phi(torch.tensor([0.0, 1.0], dtype=torch.float64))
         tensor([1.0000, 1.7183], dtype=torch.float64)
     """
-    if not (torch.is_grad_enabled() and z.requires_grad):
-        return _phi_value(z, order)
-    return _Phi.apply(z, order)  # type: ignore[no-any-return]
+    first = exponential_moment(z, 0)
+    return first if order == 1 else first - exponential_moment(z, 1)
 
 
 def exponential_difference(a: Tensor, b: Tensor, tau: Tensor) -> Tensor:
@@ -96,7 +113,7 @@ def exponential_difference_integral(a: Tensor, b: Tensor, tau: Tensor) -> Tensor
     r"""int_0^tau of `exponential_difference` over its time: ((1-exp(-a tau))/a - (1-exp(-b tau))/b) / (b - a).
 
     Computed as an integral over the segment between the two rates,
-    int_0^1 g(a + s (b - a)) ds with g(r) = int_0^tau s exp(-r s) ds = tau^2 (phi_1(-r tau) - phi_2(-r tau)),
+    int_0^1 g(a + s (b - a)) ds with g(r) = int_0^tau s exp(-r s) ds = tau^2 M_1(-r tau) (`exponential_moment`),
     where they are close, and by the formula elsewhere.
 
     Args:
@@ -116,7 +133,7 @@ def exponential_difference_integral(a: Tensor, b: Tensor, tau: Tensor) -> Tensor
     w = torch.tensor(weights, dtype=gap.dtype, device=gap.device).view(shape)
     inner = torch.where(close, gap, torch.zeros_like(gap)).unsqueeze(-1)
     z = -((a * tau).expand_as(gap).unsqueeze(-1) + s * inner)
-    near = (tau * tau).expand_as(gap) * ((phi(z) - phi(z, 2)) * w).sum(-1)
+    near = (tau * tau).expand_as(gap) * (exponential_moment(z, 1) * w).sum(-1)
     return torch.where(close, near, plain)
 
 
@@ -129,23 +146,53 @@ _GAUSS_LEGENDRE = _gauss_legendre(8)
 """Nodes and weights on [0, 1]; 8 of them integrate exp over a unit of gap to 1e-16."""
 
 
+class _TailRatio(torch.autograd.Function):
+    """c_n(x) = n I_n(x)/I_(n-1)(x), I_n the n-th repeated integral of the normal tail; c_n' = c_n (c_n - c_(n+1)).
+
+    The continued fraction c_n = n/(x + c_(n+1)); c_1 = m - x with m the ratio of density to tail.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, order: int) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x)
+        ctx.order = order
+        far = x > 5.0
+        near = torch.where(far, torch.zeros_like(x), x)
+        value = _hazard(near) - near
+        for n in range(1, order):
+            value = n / value - near
+        if not bool(far.any()):
+            return value
+        large = torch.where(far, x, torch.full_like(x, 5.0))
+        tail = torch.zeros_like(x)
+        for n in range(order + 24, order - 1, -1):
+            tail = n / (large + tail)
+        return torch.where(far, tail, value)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        here = _TailRatio.apply(x, ctx.order)
+        return grad * here * (here - _TailRatio.apply(x, ctx.order + 1)), None
+
+
+def _hazard(x: Tensor) -> Tensor:
+    """Density over upper tail of the standard normal distribution, without a graph."""
+    return math.sqrt(2.0 / math.pi) / torch.special.erfcx(x / math.sqrt(2.0))
+
+
 class _Mills(torch.autograd.Function):
     """m(z) = phi(z)/Phi(z) (standard normal), with m' = -m (z + m)."""
 
     @staticmethod
     def forward(ctx, z: Tensor) -> Tensor:  # type: ignore[override]
-        value = torch.exp(-0.5 * z * z - torch.special.log_ndtr(z)) / math.sqrt(2.0 * math.pi)
-        # far below, where both factors vanish, m(z) = -z + 1/(-z) - ...
-        far = z < -1e3
-        value = torch.where(far, -z - 1.0 / torch.where(far, z, -torch.ones_like(z)), value)
         ctx.save_for_backward(z)
-        return value
+        return _hazard(-z)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (z,) = ctx.saved_tensors
-        m = mills(z)
-        return -grad * m * (z + m)
+        return -grad * mills(z) * _TailRatio.apply(-z, 1)  # type: ignore[operator]
 
 
 class _LogNormalCdf(torch.autograd.Function):

@@ -1,12 +1,11 @@
 """Random regimens over all event types: every engine against the slow oracle."""
 
-from engines import compare, population_of, system
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from deepnlme.dynamics import TorchDiffEq
+from engines import LINEAR, compare, population_of, system
 
-LINEAR = ("superposition", "scan", "expm-superposition", "expm-scan")
 QUICK = settings(
     deadline=None,
     derandomize=True,

@@ -190,10 +190,13 @@ def test_arguments_of_the_wrong_kind(plain):
         ({"ka": np.nan}, r"Invalid value of `ka`: got nan, expected a positive number"),
         ({"ka": "much"}, r"Invalid value of `ka`: got 'much', expected a number"),
         ({"ka": [1.0, 2.0]}, r"Invalid value of `ka`: got \[1.0, 2.0\], expected a number"),
-        ({"eta": np.eye(2)}, r"Invalid Omega of `eta`: got shape \(2, 2\), expected \(3, 3\)"),
-        ({"eta": np.diag([0.1, -0.2, 0.1])}, r"Invalid Omega of `eta`.*positive"),
-        ({"eta": 0.1 + np.diag([0.2, 0.2, 0.2])}, r"Invalid Omega of `eta`.*covariances"),
-        ({"eta": np.array([[0.1, np.nan, 0], [np.nan, 0.1, 0], [0, 0, 0.1]])}, r"Invalid Omega of `eta`"),
+        ({"eta": np.eye(2)}, r"Invalid `omega`: got shape \(2, 2\), expected \(3, 3\)"),
+        ({"eta": np.diag([0.1, -0.2, 0.1])}, r"Invalid `omega`.*positive"),
+        ({"eta": 0.1 + np.diag([0.2, 0.2, 0.2])}, r"Invalid `omega`.*covariances"),
+        ({"eta": np.array([[0.1, np.nan, 0], [np.nan, 0.1, 0], [0, 0, 0.1]])}, r"Invalid `omega`.*finite"),
+        ({"eta": "small"}, r"Invalid `omega`: got 'small'"),
+        ({"omega[ka]": np.nan}, r"Invalid Omega of `eta`.*finite"),
+        ({"omega[ka]": "small"}, r"Invalid value of `omega\[ka\]`: got 'small', expected a number"),
         ({"omega[ka]": 0.0}, r"Invalid Omega of `eta`.*positive"),
         ({"omega[cl,ka]": 0.1}, r"Invalid name `omega\[cl,ka\]`: `eta` has a diagonal Omega"),
         ({"omega[x]": 0.1}, r"Invalid parameter name `omega\[x\]`"),
@@ -226,7 +229,7 @@ def test_fixed_values_are_not_replaced(plain):
 def test_asymmetric_or_indefinite_block(plain):
     model = cm.Block()
     wrong = np.array([[0.2, 0.05, 0.0], [0.01, 0.1, 0.0], [0.0, 0.0, 0.1]])
-    with pytest.raises(dn.ModelError, match=r"Invalid Omega of `eta`.*symmetric"):
+    with pytest.raises(dn.ModelError, match=r"Invalid `omega`.*symmetric"):
         dn.evaluate_ofv(model, plain, at={"eta": wrong})
     with pytest.raises(dn.ModelError, match=r"Invalid Omega of `eta`.*not positive definite"):
         dn.evaluate_ofv(model, plain, at={"omega[cl,ka]": 5.0})
@@ -291,7 +294,7 @@ def test_log_normal_needs_positive_observations():
     refuse(
         cm.Logarithmic(),
         dn.read_nonmem(frame),
-        rf"Invalid `dv`: got -3.2 for subject {who}, row 8 \(time {time:g}\). LogNormal needs dv > 0. "
+        rf"Invalid `dv`: got -3.2 for subject {who}, row 9 \(time {time:g}\). LogNormal needs dv > 0. "
         "Set MDV=1 on that record or use Normal.",
         error=dn.DataError,
     )
@@ -302,14 +305,14 @@ def test_counts_are_not_negative_or_broken():
     for value in (-1.0, 2.5):
         wrong = frame.copy()
         wrong.loc[3, "DV"] = value
-        refuse(cm.Counts(), dn.read_nonmem(wrong), rf"Invalid `dv`: got {value:g} for subject 1, row 4.*Poisson",
+        refuse(cm.Counts(), dn.read_nonmem(wrong), rf"Invalid `dv`: got {value:g} for subject 1, row 5.*Poisson",
                dn.Laplace(), dn.DataError)
 
 
 def test_yes_or_no_is_zero_or_one():
     frame = cm.longitudinal("binary").to_frame()[["ID", "TIME", "DV"]]
     frame.loc[0, "DV"] = 2.0
-    refuse(cm.Binary(), dn.read_nonmem(frame), r"Invalid `dv`: got 2 for subject 1, row 1", dn.Laplace(), dn.DataError)
+    refuse(cm.Binary(), dn.read_nonmem(frame), r"Invalid `dv`: got 2 for subject 1, row 2", dn.Laplace(), dn.DataError)
 
 
 # ---- method and model ----------------------------------------------------------------------------------------------
@@ -364,7 +367,7 @@ def test_proportional_error_where_the_prediction_is_zero():
         refuse(
             Proportional(),
             dn.read_nonmem(frame),
-            r"subject 1, row 2 \(time 0\).*prediction 0, residual sd 0.*a residual sd of zero: add an additive part",
+            r"subject 1, row 3 \(time 0\).*prediction 0, residual sd 0.*a residual sd of zero: add an additive part",
             method,
         )
 
@@ -422,5 +425,33 @@ def test_hessian_that_is_not_positive_definite_names_the_subject():
 
 
 def test_prior_that_excludes_the_initial_value(plain):
-    model = cm.Oral(ka=dn.Positive(1.1, prior=torch.distributions.Uniform(2.0, 3.0, validate_args=False)))
-    refuse(model, plain, r"Invalid prior of `ka`: .*1.1")
+    for check in (True, False):
+        prior = torch.distributions.Uniform(2.0, 3.0, validate_args=check)
+        with pytest.raises(dn.ModelError, match=r"Invalid prior of a Positive parameter: got log density -inf at .* 1.1"):
+            dn.Positive(1.1, prior=prior)
+        model = cm.Oral(ka=dn.Positive(2.1, prior=prior))
+        with pytest.raises(dn.ModelError, match=r"Invalid prior of `ka`: its log density at the initial value 1.1 is -inf"):
+            dn.fit(model, plain, start=dict(ka=1.1), options=QUIET)
+
+
+def test_prior_with_bounded_support_is_never_left(plain):
+    """The search passes the edge of the support; what is outside counts as infinite."""
+    model = cm.Oral(ka=dn.Positive(2.1, prior=torch.distributions.Uniform(2.0, 3.0)), a=dn.Positive(0.15, fixed=True))
+    fit = dn.fit(model, plain, options=dn.Options(progress=False, covariance=None, max_iterations=30))
+    assert 2.0 <= fit.estimates["ka"] <= 3.0
+    assert fit.penalty == 0.0
+    assert np.isfinite(fit.ofv)
+
+
+def test_estimates_can_be_given_back(plain):
+    """What a fit reports is accepted as values, fixed ones included."""
+    model = cm.Vector(b=dn.Positive(0.2, fixed=True), eta=dn.RandomEffects("ka", "cl", "v", omega=[0.0, 0.1, 0.3], fixed=["ka", "v"]))
+    fit = dn.fit(model, plain, options=dn.Options(progress=False, covariance=None, max_iterations=2))
+    again = dn.evaluate_ofv(model, plain, at=fit.estimates)
+    np.testing.assert_allclose(again.free, fit.free, rtol=1e-12)
+    assert again.ofv == pytest.approx(fit.ofv, abs=1e-6)
+    block = dn.fit(cm.Block(), plain, options=dn.Options(progress=False, covariance=None, max_iterations=2))
+    again = dn.evaluate_ofv(cm.Block(), plain, at=block.estimates)
+    np.testing.assert_allclose(again.free, block.free, rtol=1e-8, atol=1e-10)
+    with_matrix = {**{n: v for n, v in block.estimates.items() if "omega" not in n}, "eta": block.omega}
+    np.testing.assert_allclose(dn.evaluate_ofv(cm.Block(), plain, at=with_matrix).free, again.free, rtol=1e-10)

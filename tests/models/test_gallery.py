@@ -140,5 +140,6 @@ def test_pictures_and_another_method(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Laplace" in result.stdout
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [
-        f"indomethacin_{kind}.png" for kind in ("convergence", "eta_distributions", "goodness_of_fit", "individual_fits")
+        f"indomethacin_{kind}.png"
+        for kind in ("convergence", "eta_distributions", "goodness_of_fit", "individual_fits")
     ]

@@ -70,7 +70,9 @@ def varied_population(interpolation="nocb"):
             (5, 0, 0, 0, 60, 2, "cp", 4.2, 0),
         ):
             dv = None if dv is None else dv * (1 + 0.1 * id * (cens == 0))
-            rows.append(dict(ID=id, TIME=time, EVID=evid, AMT=amt, RATE=rate, CRCL=crcl, OCC=occ, DVID=dvid, DV=dv, CENS=cens))
+            rows.append(
+                dict(ID=id, TIME=time, EVID=evid, AMT=amt, RATE=rate, CRCL=crcl, OCC=occ, DVID=dvid, DV=dv, CENS=cens)
+            )
     return dn.read_nonmem(pd.DataFrame(rows), covariates=["crcl"], interpolation=interpolation)
 
 
@@ -166,7 +168,8 @@ def test_individual_fits(fit):
         assert len(line(ax, "observed").get_xdata()) == 11
         assert len(line(ax, "IPRED").get_xdata()) > 150
         assert list(line(ax, "dose").get_xdata()) == [0.0]
-        mine = fit.predictions().query("ID == @id")
+        mine = fit.predictions()
+        mine = mine[id == mine.ID]
         at = np.interp(mine.TIME, line(ax, "IPRED").get_xdata(), line(ax, "IPRED").get_ydata())
         np.testing.assert_allclose(at, mine.IPRED, atol=1e-9)
     assert figure.axes[2].get_xlabel() == "Time [h]" and figure.axes[0].get_ylabel() == "DV [mg/L]"
@@ -194,7 +197,7 @@ def test_curves_pass_through_the_models_predictions(rule):
     for endpoint, drawn in zip(("cp", "half"), found, strict=True):
         for id, curve in zip((3, 1), drawn, strict=True):
             assert (len(curve.time) > 150) == (rule != "linear")
-            for row in table[(table.ID == id) & (table.DVID == endpoint)].itertuples():
+            for row in table.query("ID == @id and DVID == @endpoint").itertuples():
                 same = np.flatnonzero(curve.time == row.TIME)
                 assert np.abs(curve.ipred[same] - row.IPRED).min() < 1e-9
                 assert np.abs(curve.pred[same] - row.PRED).min() < 1e-9
@@ -221,7 +224,7 @@ def test_eta_distributions(fit):
 def test_eta_distributions_by_occasion_take_all_occasions(varied):
     figure = rendered(plots.eta_distributions(varied))
     assert [ax.get_xlabel() for ax in figure.axes] == ["eta v", "eta cl"]
-    ticks = [item for item in figure.axes[1].lines if item.get_marker() == "|"][0]
+    ticks = next(item for item in figure.axes[1].lines if item.get_marker() == "|")
     assert len(ticks.get_xdata()) == 6
 
 

@@ -180,17 +180,21 @@ def _two_modes(k: Tensor, k12: Tensor, k21: Tensor) -> _Modes:
     fast = 0.5 * (total + k21 + root)
     slow = k * k21 / fast
     inverse = 1.0 / root
-    central = (fast - k21) * inverse
+    # the two sum to one; each is positive and exact however small
+    first = _half_sum(total - k21, root, k12 * k21) * inverse
+    second = _half_sum(k12 + k21 - k, root, k * k12) * (k21 / fast) * inverse
     out, back = k12 * inverse, k21 * inverse
     return _Modes(
         [fast, slow],
-        {
-            (0, 0): [central, 1.0 - central],
-            (1, 0): [-out, out],
-            (0, 1): [-back, back],
-            (1, 1): [1.0 - central, central],
-        },
+        {(0, 0): [first, second], (1, 0): [-out, out], (0, 1): [-back, back], (1, 1): [second, first]},
     )
+
+
+def _half_sum(u: Tensor, root: Tensor, product: Tensor) -> Tensor:
+    """(u + root)/2 where root^2 = u^2 + 4 product, without cancellation for negative u."""
+    down = u < 0
+    apart = torch.where(down, root - u, torch.ones_like(root))
+    return torch.where(down, 2.0 * product / apart, 0.5 * (u + root))
 
 
 def _three_modes(k: Tensor, k12: Tensor, k21: Tensor, k13: Tensor, k31: Tensor) -> _Modes:

@@ -22,7 +22,7 @@ from deepnlme.axes import Names
 from deepnlme.dynamics.mesh import Mesh, refine, uniform_mesh
 from deepnlme.dynamics.recursion import Recursion
 from deepnlme.dynamics.solver import Pieces
-from deepnlme.dynamics.tableau import DOPRI5
+from deepnlme.dynamics.tableau import DOP853, DOPRI5, Tableau
 from deepnlme.dynamics.trajectory import Trajectory, at_places, gather_places
 from deepnlme.errors import ModelError
 
@@ -30,6 +30,7 @@ MAX_STEPS = 20_000
 """Steps of one row beyond which the problem is called too stiff for an explicit method."""
 
 
+METHODS = {"dop853": DOP853, "dopri5": DOPRI5}
 MAX_STEPS = 5_000
 """Steps that a row may take; a row that needs more becomes NaN (the problem is stiff)."""
 FRESH, KEPT = 1.0, 8.0
@@ -38,24 +39,33 @@ FRESH, KEPT = 1.0, 8.0
 
 @dataclass(frozen=True)
 class ParallelInTime:
-    """Dormand-Prince steps on a mesh of each row's own, solved for all steps at once.
+    """Runge-Kutta steps on a mesh of each row's own, solved for all steps at once.
 
     Args:
+        method: "dop853" (order 8, 12 stages) or "dopri5" (order 5, 6 stages).
         rtol: Relative tolerance of a step.
         atol: Absolute tolerance of a step, relative to the largest value of the state in its row.
         max_newton: Newton iterations before a trajectory is recomputed step by step.
 
     Raises:
-        ModelError: Tolerances that are not positive.
+        ModelError: Unknown method, tolerances that are not positive.
     """
 
-    rtol: float = 1e-6
-    atol: float = 1e-8
+    method: str = "dop853"
+    rtol: float = 1e-7
+    atol: float = 1e-9
     max_newton: int = 10
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ModelError(f"Invalid solver method: got {self.method!r}, expected one of {', '.join(METHODS)}.")
         if not (self.rtol > 0 and self.atol > 0 and self.max_newton >= 1):
             raise ModelError("Invalid solver settings: rtol and atol must be positive, max_newton at least 1.")
+
+    @property
+    def tableau(self) -> Tableau:
+        """Coefficients of the method."""
+        return METHODS[self.method]
 
     @property
     def tolerance(self) -> float:
@@ -88,7 +98,7 @@ class ParallelInTime:
         with torch.no_grad():
             mesh, x, matrices, lost = self._values(trajectory.first_copy())
             recursion = Recursion(matrices)
-        steps = Steps.on(trajectory, mesh)
+        steps = Steps.on(trajectory, mesh, self.tableau)
         for _ in range(order if trajectory.requires_grad else 1):
             x = _chord(steps, recursion, x)
         out = x[:, :, 1:].gather(2, mesh.end[None, :, :, None].expand(x.shape[0], -1, -1, x.shape[-1]))
@@ -100,19 +110,19 @@ class ParallelInTime:
         """Mesh, states [1, R, G + 1, n], linearisation [R, G, n, n], and rows without a solution [R]; no graph."""
         kept = recall(trajectory)
         if kept is None:
-            mesh = uniform_mesh(trajectory.stiffness().clamp(max=64))
-            path = Steps.on(trajectory, mesh).march(trajectory.start)
+            mesh = uniform_mesh(trajectory.stiffness(self.tableau.reach).clamp(max=64))
+            path = Steps.on(trajectory, mesh, self.tableau).march(trajectory.start)
         else:
             mesh, path = kept
         limit = FRESH if kept is None else KEPT
         lost = torch.zeros(trajectory.length.shape[1], dtype=torch.bool, device=path.device)
         while True:
-            steps = Steps.on(trajectory, mesh)
+            steps = Steps.on(trajectory, mesh, self.tableau)
             path, matrices = self._newton(steps, path, lost)
             error = steps.error(path, self.rtol, self.atol)
             failed = ~torch.isfinite(path).flatten(2).all(2)[0]
             error = torch.where(failed[:, None], torch.full_like(error, 1e4), error.nan_to_num(1e4, 1e4, 1e4))
-            parts = torch.ceil((2.0 * error) ** (1.0 / DOPRI5.order)).clamp(2, 16).to(torch.int64)
+            parts = torch.ceil((2.0 * error) ** (1.0 / self.tableau.order)).clamp(2, 4).to(torch.int64)
             parts = torch.where((error > limit) & ~lost[:, None], parts, torch.ones_like(parts))
             used = (mesh.right > mesh.left) | mesh.last
             lost = lost | ((parts * used).sum(1) > MAX_STEPS)
@@ -120,7 +130,7 @@ class ParallelInTime:
             if bool((parts == 1).all()):
                 break
             mesh, limit = refine(mesh, parts), FRESH if kept is None else 0.5 * KEPT
-            path = Steps.on(trajectory, mesh).march(trajectory.start)
+            path = Steps.on(trajectory, mesh, self.tableau).march(trajectory.start)
         if bool(lost.any()):
             path = torch.where(lost[:, None, None], torch.ones_like(path), path)
             matrices = torch.where(lost[:, None, None, None], torch.zeros_like(matrices), matrices)
@@ -221,6 +231,15 @@ def _longer(path: Tensor, steps: int) -> Tensor:
     return path if missing == 0 else torch.cat([path, path[:, :, -1:].expand(-1, -1, missing, -1)], 2)
 
 
+def _weighted(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    """Sum of slopes with weights."""
+    total = torch.zeros_like(slopes[0])
+    for weight, k in zip(weights, slopes, strict=True):
+        if weight:
+            total = torch.add(total, k, alpha=weight)
+    return total
+
+
 @dataclass(frozen=True)
 class Steps:
     """All steps of a mesh as one batch.
@@ -244,9 +263,10 @@ class Steps:
     rate: Tensor | None
     keep: Tensor
     add: Tensor
+    tableau: Tableau
 
     @classmethod
-    def on(cls, trajectory: Trajectory, mesh: Mesh) -> Steps:
+    def on(cls, trajectory: Trajectory, mesh: Mesh, tableau: Tableau) -> Steps:
         """The steps of a mesh."""
         length = gather_places(trajectory.length, mesh.piece)
         begin = gather_places(trajectory.begin, mesh.piece)
@@ -263,6 +283,7 @@ class Steps:
             rate,
             keep,
             torch.where(last, add, torch.zeros_like(add)),
+            tableau,
         )
 
     def slope(self, c: float, x: Tensor) -> Tensor:
@@ -275,13 +296,14 @@ class Steps:
 
     def _stages(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         slopes: list[Tensor] = []
-        for row, c in zip(DOPRI5.a, DOPRI5.c, strict=True):
+        for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
             y = x
             for weight, k in zip(row, slopes, strict=True):
-                y = torch.add(y, k, alpha=weight)
+                if weight:
+                    y = torch.add(y, k, alpha=weight)
             slopes.append(self.slope(c, y))
         y = x
-        for weight, k in zip(DOPRI5.b, slopes, strict=True):
+        for weight, k in zip(self.tableau.b, slopes, strict=True):
             if weight:
                 y = torch.add(y, k, alpha=weight)
         return y, slopes
@@ -321,6 +343,7 @@ class Steps:
             None if self.rate is None else self.rate[:, :, part],
             self.keep[:, :, part],
             self.add[:, :, part],
+            self.tableau,
         )
 
     def error(self, path: Tensor, rtol: float, atol: float) -> Tensor:
@@ -328,10 +351,10 @@ class Steps:
         x = path[:, :, :-1]
         end, slopes = self._stages(x)
         slopes.append(self.slope(1.0, end))
-        estimate = torch.zeros_like(end)
-        for weight, k in zip(DOPRI5.error, slopes, strict=True):
-            if weight:
-                estimate = torch.add(estimate, k, alpha=weight)
+        estimate = _weighted(self.tableau.error, slopes)
+        if self.tableau.coarse:
+            coarse = _weighted(self.tableau.coarse, slopes)
+            estimate = estimate**2 / torch.sqrt(estimate**2 + 0.01 * coarse**2 + 1e-300)
         size = torch.maximum(x.abs(), end.abs())
         largest = path.abs().amax(2, keepdim=True)
         scale = rtol * size + atol * largest + 1e-300

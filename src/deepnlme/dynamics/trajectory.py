@@ -79,8 +79,8 @@ class Trajectory:
             self.places,
         )
 
-    def stiffness(self) -> Tensor:
-        """[R, E] number of steps that keep length * |df/dx| below one, at the start of the trajectory."""
+    def stiffness(self, reach: float) -> Tensor:
+        """[R, E] number of steps that keep length * |df/dx| below `reach`, at the start of the trajectory."""
         n = self.start.shape[-1]
         rows, stretches = self.length.shape[1:]
         with torch.enable_grad():
@@ -91,4 +91,4 @@ class Trajectory:
             seed = torch.eye(n, dtype=x.dtype, device=x.device)[:, None, None, :].expand_as(value)
             (jacobian,) = torch.autograd.grad(value, x, seed)
         steep = jacobian.abs().sum(-1).amax(0).nan_to_num(0.0, 0.0, 0.0)
-        return torch.ceil(self.length[0].detach() * steep).clamp(1.0, 1e9).to(torch.int64)
+        return torch.ceil(self.length[0].detach() * steep / reach).clamp(1.0, 1e9).to(torch.int64)

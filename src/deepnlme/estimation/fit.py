@@ -53,8 +53,8 @@ def fit(
         DataError: Data that the model cannot use.
         ModelError: A model or method that does not suit, or an OFV that is not finite at the initial values.
     """
-    method, options = method or FOCE(), options or Options()
-    _check_arguments(model, population, method, options)
+    method, options = FOCE() if method is None else method, Options() if options is None else options
+    _check_arguments(model, population, method, options, start, "start")
     began = time.perf_counter()
     if not method.uses_omega and model.groups:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
@@ -92,19 +92,33 @@ def fit(
     )
 
 
-def _check_arguments(model: Any, population: Any, method: Any, options: Any) -> None:
-    if isinstance(model, type):
-        raise ModelError(f"Invalid `model`: got the class {model.__name__}, expected an instance: {model.__name__}().")
-    for name, value, kind in (
-        ("model", model, Model),
-        ("population", population, Population),
-        ("method", method, Method),
-        ("options", options, Options),
+def _check_arguments(model: Any, population: Any, method: Any, options: Any, values: Any, argument: str) -> None:
+    for name, value, kind, example in (
+        ("model", model, Model, "an instance of a subclass of dn.Model"),
+        ("population", population, Population, "a Population, such as dn.read_nonmem(...) gives"),
+        ("method", method, Method, "a method such as dn.FOCE()"),
+        ("options", options, Options, "dn.Options(...)"),
     ):
+        if isinstance(value, type):
+            call = f"dn.{value.__name__}()" if issubclass(value, Method | Options) else f"{value.__name__}()"
+            raise ModelError(f"Invalid `{name}`: got the class {value.__name__}, expected an instance: {call}.")
         if not isinstance(value, kind):
-            raise ModelError(f"Invalid `{name}`: got {type(value).__name__}, expected a {kind.__name__}.")
-    if options.device != "cpu" and not torch.cuda.is_available():
-        raise ModelError(f'Invalid `device`: got {options.device!r}, but torch sees no GPU here. Use device="cpu".')
+            got = repr(value) if isinstance(value, str | int | float) else type(value).__name__
+            raise ModelError(f"Invalid `{name}`: got {got}, expected {example}.")
+    if values is not None and not isinstance(values, Mapping):
+        raise ModelError(f"Invalid `{argument}`: got {type(values).__name__}, expected values by name, dict(ka=1.5).")
+    _check_device(options.device)
+
+
+def _check_device(device: Any) -> None:
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise ModelError(f'Invalid `device`: got {device!r}, expected "cpu" or "cuda".')
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f'Invalid `device`: got {device!r}, but torch sees no GPU here. Use device="cpu".')
 
 
 def prepared(model: Model, population: Population, method: Method) -> Joint:
@@ -182,8 +196,8 @@ def evaluate_ofv(
     Returns:
         A `Fit` that was only evaluated: `ofv`, `subject_ofv`, `ebes`, `predictions()` at these values.
     """
-    method, options = method or FOCE(), options or Options()
-    _check_arguments(model, population, method, options)
+    method, options = FOCE() if method is None else method, Options() if options is None else options
+    _check_arguments(model, population, method, options, at, "at")
     began = time.perf_counter()
     joint = prepared(model, population, method)
     u = joint.space.initial(at)
@@ -216,6 +230,7 @@ def predict(
     Returns:
         The table of `Fit.predictions`.
     """
+    _check_arguments(model, population, FOCE(), Options(), at, "at")
     joint = Joint(model, population)
     u = joint.space.initial(at)
     z = np.zeros((len(population), joint.k))

@@ -225,7 +225,8 @@ class MarginalObjective:
         leaf = points.clone().requires_grad_()
         value = -2.0 * self.joint.space.log_prior(leaf)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        return value.detach(), gradient
+        # outside the support of a prior
+        return torch.where(torch.isfinite(value), value, torch.inf).detach(), gradient
 
     def remember(self, which: int = 0) -> None:
         """Start the next searches from the modes of the last evaluation's vector `which`."""

@@ -48,10 +48,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("max_iterations", "starts", "ebe_starts", "max_numbers"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"Invalid `{name}`: got {getattr(self, name)}, expected at least 1.")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ModelError(f"Invalid `{name}`: got {value!r}, expected a whole number of at least 1.")
         for name in ("tolerance", "ebe_tolerance", "time_limit", "start_spread"):
-            if not getattr(self, name) > 0:
-                raise ModelError(f"Invalid `{name}`: got {getattr(self, name)}, expected a positive number.")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ModelError(f"Invalid `{name}`: got {value!r}, expected a positive number.")
         if self.covariance not in ("sandwich", "R", "S", None):
             raise ModelError(f'Invalid `covariance`: got {self.covariance!r}, expected "sandwich", "R", "S" or None.')

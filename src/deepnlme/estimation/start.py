@@ -17,6 +17,7 @@ def check_start(objective: MarginalObjective, u: np.ndarray) -> Evaluation:
     Raises:
         ModelError: The first contribution that is not finite, and why.
     """
+    check_priors(objective.joint, u)
     check_typical(objective.joint, u)
     evaluation = objective(u)
     if np.isfinite(evaluation.value[0]):
@@ -39,7 +40,22 @@ def check_start(objective: MarginalObjective, u: np.ndarray) -> Evaluation:
                 f"Invalid model: the derivative of the OFV in `{name}` is not finite for subject "
                 f"{population.ids[wrong[0]]}. Look for sqrt, log or a power of zero in the model."
             )
-    raise ModelError("Invalid priors: the log prior is not finite at the initial values.")
+    raise ModelError("Invalid initial values: the OFV is not finite. Start from other values.")
+
+
+def check_priors(joint: Joint, u: np.ndarray) -> None:
+    """Refuse initial values where a prior has no density."""
+    values = joint.space.as_dict(u)
+    for name in joint.space.free_theta:
+        declared = joint.space.parameters[name]
+        if declared.prior is None:
+            continue
+        found = declared.log_prior(torch.tensor(values[name], dtype=torch.float64))
+        if not bool(torch.isfinite(found)):
+            raise ModelError(
+                f"Invalid prior of `{name}`: its log density at the initial value {values[name]:g} is {float(found):g}. "
+                "Start where the prior has a density."
+            )
 
 
 def check_typical(joint: Joint, u: np.ndarray) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,15 @@ import torch
 from torch import Tensor
 
 from deepnlme.errors import ModelError
+
+
+def _unchecked(prior: torch.distributions.Distribution) -> torch.distributions.Distribution:
+    """A copy that gives a number instead of raising where a value is outside the support."""
+    new = copy.copy(prior)
+    new.__dict__["_validate_args"] = False
+    if isinstance(new, torch.distributions.TransformedDistribution):
+        new.base_dist = _unchecked(new.base_dist)
+    return new
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Parameter:
 
     def __post_init__(self) -> None:
         value = self.value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ModelError(
                 f"Invalid value of a {type(self).__name__} parameter: got {value!r}, expected a finite number."
             )
@@ -43,10 +54,24 @@ class Parameter:
                 f"Invalid prior: got {self.prior!r}, expected an object with log_prob(value). "
                 "Use for example torch.distributions.Normal(1.0, 0.5)."
             )
+        if not self.fixed and self.prior is not None:
+            found = self.log_prior(torch.tensor(self.value, dtype=torch.float64))
+            if found.numel() != 1 or not bool(torch.isfinite(found).all()):
+                raise ModelError(
+                    f"Invalid prior of a {type(self).__name__} parameter: got log density {found.tolist()} at the "
+                    f"initial value {self.value:g}, expected one finite number. Start where the prior has a density."
+                )
         if not self.contains(self.value):
             raise ModelError(
                 f"Invalid value of a {type(self).__name__} parameter: got {self.value:g}, expected {self.range}."
             )
+
+    def log_prior(self, value: Tensor) -> Tensor:
+        """Log prior density of natural values; not finite outside the prior's support, whose check is switched off."""
+        prior = self.prior
+        if isinstance(prior, torch.distributions.Distribution):
+            prior = _unchecked(prior)
+        return torch.as_tensor(prior.log_prob(value), dtype=value.dtype, device=value.device) + 0.0 * value
 
     @property
     def range(self) -> str:

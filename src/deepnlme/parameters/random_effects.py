@@ -41,7 +41,7 @@ class RandomEffects:
         fixed: bool | Sequence[str] = False,
         by: str = "subject",
     ):
-        self.vector = len(names) == 1 and isinstance(names[0], int)
+        self.vector = len(names) == 1 and isinstance(names[0], int) and not isinstance(names[0], bool)
         if self.vector:
             self.size = int(names[0])
             self.names: tuple[str, ...] = ()
@@ -60,7 +60,10 @@ class RandomEffects:
         self._check()
 
     def _matrix(self, omega: Any) -> np.ndarray:
-        value = np.asarray(omega, dtype=float)
+        try:
+            value = np.asarray(omega, dtype=float)
+        except (TypeError, ValueError):
+            raise ModelError(f"Invalid `omega`: got {omega!r}, expected a number, variances or a matrix.") from None
         n = self.size
         if value.ndim == 0:
             return np.eye(n) * value
@@ -74,6 +77,8 @@ class RandomEffects:
     def _fixed(self, fixed: bool | Sequence[str]) -> np.ndarray:
         if isinstance(fixed, bool | np.bool_):
             return np.full(self.size, bool(fixed))
+        if isinstance(fixed, str):
+            raise ModelError(f"Invalid `fixed`: got {fixed!r}, expected True, False or a list of names.")
         if self.block:
             raise ModelError("Invalid `fixed`: got names, expected True or False: a block Omega is fixed as a whole.")
         unknown = [n for n in fixed if n not in self.names]
@@ -105,6 +110,11 @@ class RandomEffects:
         """The same group with its Omega kept."""
         names = self.names or (self.size,)
         return RandomEffects(*names, omega=self.omega, block=self.block, fixed=True, by=self.by)
+
+    def with_omega(self, omega: Any) -> RandomEffects:
+        """The same group with another Omega; whether fixed parts stay is not looked at."""
+        fixed = bool(self.fixed.all()) or tuple(n for n, f in zip(self.names, self.fixed, strict=False) if f)
+        return RandomEffects(*(self.names or (self.size,)), omega=omega, block=self.block, fixed=fixed or False, by=self.by)
 
     def labels(self, attribute: str) -> tuple[str, ...]:
         """Names of the effects as shown in tables: the given ones, or ``latent1``, ``latent2``, ..."""

@@ -28,6 +28,15 @@ class Values:
     cholesky: dict[str, Tensor]
 
 
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, str | bool) or np.ndim(value) != 0:
+        raise ModelError(f"Invalid value of `{name}`: got {value!r}, expected a number.")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ModelError(f"Invalid value of `{name}`: got {value!r}, expected a number.") from None
+
+
 class ParameterSpace:
     """Maps between the free vector u (unconstrained, what is optimised) and the natural parameters.
 
@@ -90,27 +99,28 @@ class ParameterSpace:
             if name in theta:
                 theta[name] = self._checked_theta(name, value)
             elif name in omega:
-                omega[name] = RandomEffects(
-                    *(self.groups[name].names or (self.groups[name].size,)),
-                    omega=value,
-                    block=self.groups[name].block,
-                    fixed=bool(self.groups[name].fixed.all()),
-                ).omega
+                omega[name] = self.groups[name].with_omega(value).omega
             else:
-                self._set_omega_element(omega, name, float(value))
+                self._set_omega_element(omega, name, _number(name, value))
         for name, group in self.groups.items():
             keep = np.outer(group.fixed, group.fixed) if not group.block else np.full((group.size,) * 2, group.fixed.all())
-            if np.any(omega[name][keep] != group.omega[keep]):
-                raise ModelError(f"Invalid values of `{name}`: its Omega is fixed. Declare it without fixed=True.")
+            if not np.allclose(omega[name][keep], group.omega[keep], rtol=1e-10, atol=0):
+                raise ModelError(f"Invalid Omega of `{name}`: it is fixed. Declare it without fixed=True to change it.")
+            omega[name][keep] = group.omega[keep]
+            if not np.isfinite(omega[name]).all():
+                raise ModelError(f"Invalid Omega of `{name}`: got {omega[name].tolist()}, expected finite numbers.")
             if not group.block and np.any(np.diag(omega[name])[~group.fixed] <= 0):
                 raise ModelError(f"Invalid Omega of `{name}`: got {omega[name].tolist()}, expected positive variances.")
             if group.block and group.free_size and np.linalg.eigvalsh(omega[name]).min() <= 0:
-                raise ModelError(f"Invalid Omega of `{name}`: got {omega[name].tolist()}, not positive definite.")
+                raise ModelError(
+                    f"Invalid Omega of `{name}`: got {omega[name].tolist()}, not positive definite. "
+                    "Make the covariances smaller."
+                )
         return theta, omega
 
     def _checked_theta(self, name: str, value: Any) -> float:
         declared = self.parameters[name]
-        number = float(value)
+        number = _number(name, value)
         if declared.fixed and number != declared.value:
             raise ModelError(
                 f"Invalid value of `{name}`: got {number:g}, but it is fixed at {declared.value:g}. "
@@ -204,5 +214,5 @@ class ParameterSpace:
         for i, name in enumerate(self.free_theta):
             declared = self.parameters[name]
             if declared.prior is not None:
-                total = total + declared.prior.log_prob(declared.to_natural(free[..., i]))
+                total = total + declared.log_prior(declared.to_natural(free[..., i]))
         return total

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def convergence(
-    fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE
-) -> Figure:
+def convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE) -> Figure:
     """OFV and expected further improvement, per iteration.
 
     The second panel has a logarithmic axis and the tolerance of the fit as a dashed line: the fit ends where the
@@ -52,5 +50,5 @@ def convergence(
         right.legend()
         for ax in (left, right):
             ax.set_xlabel("Iteration")
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.locator_params(axis="x", integer=True)
     return figure

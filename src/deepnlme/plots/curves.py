@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ import torch
 from deepnlme.data import Population, Records
 from deepnlme.estimation import Fit
 from deepnlme.joint import Joint
+from deepnlme.model import Model
 from deepnlme.observation import Gaussian
 
 
@@ -43,16 +46,20 @@ def curves(fit: Fit, positions: np.ndarray, endpoint: str, points: int = 200) ->
     """
     population = fit.population[positions]
     dense = _dense(population, points)
-    joint = Joint(fit.model, dense, slots="records")
+    joint = Joint(_only(fit.model, endpoint), dense, slots="records")
     z = _whitened(fit, joint, positions)
     values = joint.space.values(torch.tensor(fit.free, dtype=torch.float64).expand(1, len(dense), -1))
     at, zero = torch.tensor(z).unsqueeze(0), torch.zeros(1, *z.shape, dtype=torch.float64)
     ipred, pred = _at_records(joint, values, at, endpoint), _at_records(joint, values, zero, endpoint)
     starts, time = dense.starts, dense.records.time
-    return [
-        Curve(time[a:b], pred[i, : b - a], ipred[i, : b - a])
-        for i, (a, b) in enumerate(zip(starts[:-1], starts[1:], strict=True))
-    ]
+    return [Curve(time[a:b], pred[i, : b - a], ipred[i, : b - a]) for i, (a, b) in enumerate(pairwise(starts))]
+
+
+def _only(model: Model, endpoint: str) -> Model:
+    """The model with one endpoint, under which then every record is listed."""
+    new = copy.copy(model)
+    new.observe = lambda theta, p, x: {endpoint: model.observe(theta, p, x)[endpoint]}  # type: ignore[method-assign]
+    return new
 
 
 def _at_records(joint: Joint, values: object, z: torch.Tensor, endpoint: str) -> np.ndarray:
@@ -73,8 +80,8 @@ def _whitened(fit: Fit, joint: Joint, positions: np.ndarray) -> np.ndarray:
         copies = whole.occasions if group.by == "occasion" else 1
         used = joint.occasions if group.by == "occasion" else 1
         inverse = np.linalg.pinv(values.cholesky[name].numpy())
-        for copy in range(copies):
-            if copy < used:
+        for occasion in range(copies):
+            if occasion < used:
                 parts.append(eta[:, at : at + group.size] @ inverse.T)
             at += group.size
     return np.concatenate(parts, 1) if parts else np.zeros((len(positions), 0))
@@ -84,11 +91,7 @@ def _dense(population: Population, points: int) -> Population:
     """The population with records added, every record listed under no endpoint so that each has its slot."""
     r = population.records
     bare = Records.build(
-        **{
-            name: column
-            for name, column in r.columns()
-            if name not in ("dv", "observed", "endpoint", "cens", "limit")
-        },
+        **{name: column for name, column in r.columns() if name not in ("dv", "observed", "endpoint", "cens", "limit")},
         covariates=r.covariates,
         observed=False,
     )
@@ -117,7 +120,7 @@ def _filled(r: Records, rules: dict[str, str], points: int) -> Records:
     source, before, time, added = [], [], [], []
     for i in range(len(r)):
         if i and r.subject[i] == r.subject[i - 1]:
-            extra = _between(r, i, span[r.subject[i]] / points)
+            extra = _between(r, i, float(span[r.subject[i]]) / points)
             source += [i] * len(extra)
             before += [i - 1] * len(extra)
             time += extra

@@ -16,14 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def eta_distributions(
-    fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE
-) -> Figure:
+def eta_distributions(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE) -> Figure:
     """A histogram of the EBEs of each random effect, with N(0, omega) and the shrinkage.
 
-    Bars show densities, ticks at the bottom the single estimates, the line the normal density with the estimated variance. EBEs
-    narrower than the line are shrunken: what they say about a distribution or a covariate is then weak. Effects by
-    occasion are shown over all occasions of all subjects.
+    Bars show densities, ticks at the bottom the single estimates, the line the normal density with the estimated
+    variance. EBEs narrower than the line are shrunken: what they say about a distribution or a covariate is then weak.
+    Effects by occasion are shown over all occasions of all subjects.
 
     Args:
         fit: A fit of a model with random effects, by a method that uses Omega.

@@ -12,7 +12,18 @@ from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
 from deepnlme.plots.quantities import endpoint_of, name_of, observations_of, units_of
 from deepnlme.plots.smooth import local_linear
-from deepnlme.plots.style import BLACK, BLUE, DOUBLE, GREY, VERMILION, axes_for, legend_above, row_height, style, with_unit
+from deepnlme.plots.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    GREY,
+    VERMILION,
+    axes_for,
+    legend_above,
+    row_height,
+    style,
+    with_unit,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +44,8 @@ def goodness_of_fit(
 ) -> Figure:
     """DV against PRED and IPRED, CWRES against TIME and PRED.
 
-    Dots are observations, hollow triangles the limits of censored ones (which have no residual). The red line is a local
-    linear smooth; the grey ones are identity, zero and the 95% range of a standard normal residual.
+    Dots are observations, hollow triangles the limits of censored ones (which have no residual). The red line is a
+    local linear smooth; the grey ones are identity, zero and the 95% range of a standard normal residual.
 
     Args:
         fit: The fit.

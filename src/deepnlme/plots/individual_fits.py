@@ -13,7 +13,18 @@ from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
 from deepnlme.plots.curves import Curve, curves
 from deepnlme.plots.quantities import endpoint_of, name_of, observations_of, units_of
-from deepnlme.plots.style import BLACK, BLUE, DOUBLE, ORANGE, VERMILION, axes_for, legend_above, row_height, style, with_unit
+from deepnlme.plots.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    ORANGE,
+    VERMILION,
+    axes_for,
+    legend_above,
+    row_height,
+    style,
+    with_unit,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +74,7 @@ def individual_fits(
         drawn = zip(panels, positions, curves(fit, positions, endpoint), strict=True)
         for ax, position, curve in drawn:
             id = fit.population.ids[position]
-            _panel(ax, table[table["ID"] == id], curve, _dose_times(fit.population, position), scale)
+            _panel(ax, table.loc[table["ID"] == id], curve, _dose_times(fit.population, position), scale)
             ax.set_title(f"ID {id}", loc="left")
         columns = min(columns, len(panels))
         for i, ax in enumerate(panels):

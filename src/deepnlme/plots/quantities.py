@@ -29,7 +29,7 @@ def endpoint_of(fit: Fit, endpoint: str | None) -> str:
 def observations_of(fit: Fit, endpoint: str) -> pd.DataFrame:
     """The rows of `fit.predictions()` that belong to an endpoint."""
     table = fit.predictions()
-    return table[table["DVID"] == endpoint].reset_index(drop=True) if "DVID" in table else table
+    return table.loc[table["DVID"] == endpoint].reset_index(drop=True) if "DVID" in table else table
 
 
 def units_of(fit: Fit, endpoint: str, units: Mapping[str, str] | None) -> dict[str, str]:
