@@ -1,4 +1,4 @@
-"""Small models and data sets, one for every feature that a likelihood has to cope with; contracts run over all of them."""
+"""Small models and data sets, one for every feature that a likelihood must cope with; contracts run over them all."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Oral(dn.Model):
 class Block(Oral):
     """A full Omega."""
 
-    eta = dn.RandomEffects("ka", "cl", "v", block=True, omega=[[0.2, 0.03, 0.01], [0.03, 0.1, -0.02], [0.01, -0.02, 0.05]])
+    eta = dn.RandomEffects(
+        "ka", "cl", "v", block=True, omega=[[0.2, 0.03, 0.01], [0.03, 0.1, -0.02], [0.01, -0.02, 0.05]]
+    )
 
 
 class Ode(Oral):
     """The same written as differential equations."""
-
-    solver = dn.TorchDiffEq(rtol=1e-9, atol=1e-11)
 
     def dynamics(self, theta, p, t, x):
         return dict(depot=-p.ka * x.depot, central=p.ka * x.depot - p.cl / p.v * x.central)

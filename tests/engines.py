@@ -13,10 +13,10 @@ import torch
 import deepnlme as dn
 from deepnlme.axes import Names
 from deepnlme.data.batch import Batch, Layout, pack
-from deepnlme.dynamics import Dosing, TorchDiffEq, administer, scan, solve_ode, superposition
+from deepnlme.dynamics import Dosing, ParallelInTime, TorchDiffEq, administer, scan, solve_ode, superposition
 from oracles import Oracle, Row, compartment_matrix, move_linear
 
-SOLVER = TorchDiffEq(rtol=1e-8, atol=1e-10)
+SOLVERS = {"ode": TorchDiffEq(rtol=1e-8, atol=1e-10), "parallel": ParallelInTime(rtol=1e-8, atol=1e-10)}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def values_of(sys: System, batch: Batch, leaves=None) -> tuple[Names, Names, dic
         if leaves:
             p.update(leaves)
         p = {
-            k: v if isinstance(v, torch.Tensor) else torch.full((1, batch.rows, 1), float(v)).double()
+            k: v if isinstance(v, torch.Tensor) else torch.full((1, batch.rows, 1), float(v), dtype=torch.float64)
             for k, v in p.items()
         }
         shown.append(Names("p", p))
@@ -162,16 +162,17 @@ def initial_of(sys: System, p) -> dict[int, torch.Tensor]:
     return {c: p[f"x{c}"] for c in range(sys.n) if f"x{c}" in p}
 
 
-ENGINES = ("superposition", "scan", "expm-superposition", "expm-scan", "ode")
+ENGINES = ("superposition", "scan", "expm-superposition", "expm-scan", "ode", "parallel")
 
 
-def run(engine: str, sys: System, batch: Batch, leaves=None, solver=SOLVER) -> torch.Tensor:
+def run(engine: str, sys: System, batch: Batch, leaves=None, solvers=SOLVERS) -> torch.Tensor:
     """States [R, N, n] (K = 1) at every slot by one engine."""
     at, over, controls, interval, initial = values_of(sys, batch, leaves)
     varying = any(v.shape[2] > 1 for v in at.values())
     doses = administer(controls, batch, sys.compartments, sys.always, interval if varying else None)
-    if engine == "ode":
-        states = solve_ode(sys.field, solver, Names("theta", {}), over, at, batch, doses, initial, sys.compartments)
+    if engine in solvers:
+        theta = Names("theta", {})
+        states = solve_ode(sys.field, solvers[engine], theta, over, at, batch, doses, initial, sys.compartments)
     else:
         dynamics = sys.linear() if engine.startswith("expm") else sys.closed
         if engine.endswith("scan"):
@@ -221,7 +222,7 @@ def expected(sys: System, population, batch: Batch, **options) -> list[np.ndarra
     return [oracle.simulate(rows_of(sys, population, s, batch)) for s in range(len(population))]
 
 
-def compare(sys: System, population, engines=ENGINES, rtol=1e-9, options=None, solver=SOLVER) -> None:
+def compare(sys: System, population, engines=ENGINES, rtol=1e-9, options=None) -> None:
     """Every engine against the oracle at every record of every subject."""
     batch = packed(population, sys.compartments, always=sys.always)
     truth = expected(sys, population, batch, **(options or {}))
@@ -231,8 +232,8 @@ def compare(sys: System, population, engines=ENGINES, rtol=1e-9, options=None, s
         if varying and engine.endswith("superposition"):
             continue
         with torch.no_grad():
-            found = run(engine, sys, batch, solver=solver).numpy()
-        tolerance = 10 * solver.rtol if engine == "ode" else rtol
+            found = run(engine, sys, batch).numpy()
+        tolerance = 10 * SOLVERS[engine].tolerance if engine in SOLVERS else rtol
         for s, wanted in enumerate(truth):
             scale = max(np.abs(wanted).max(), 1e-6)
             got = found[s, : len(wanted)]
@@ -353,4 +354,4 @@ CASES: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
-LINEAR = tuple(e for e in ENGINES if e != "ode")
+LINEAR = ENGINES[:4]

@@ -25,21 +25,19 @@ def hessian(function: Callable[[np.ndarray], Any], x: np.ndarray, step: float = 
     """Second derivatives of a real function from its values, by Richardson-extrapolated central differences."""
 
     def second(h: float) -> np.ndarray:
-        e = h * np.eye(len(x))
-        return np.array(
-            [
-                [
-                    (function(x + a + b) - function(x + a - b) - function(x - a + b) + function(x - a - b)) / (4 * h * h)
-                    for b in e
-                ]
-                for a in e
-            ]
-        )
+        e, out = h * np.eye(len(x)), np.zeros((len(x), len(x)))
+        for i, a in enumerate(e):
+            for j, b in enumerate(e[: i + 1]):
+                four = function(x + a + b) - function(x + a - b) - function(x - a + b) + function(x - a - b)
+                out[i, j] = out[j, i] = four / (4 * h * h)
+        return out
 
     return (4.0 * second(10 * step) - second(20 * step)) / 3.0
 
 
-def hessian_from_gradient(gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, step: float = 1e-3) -> np.ndarray:
+def hessian_from_gradient(
+    gradient: Callable[[np.ndarray], np.ndarray], x: np.ndarray, step: float = 1e-3
+) -> np.ndarray:
     """Fourth-order central differences of an exact gradient."""
     rows = []
     for e in step * np.eye(len(x)):

@@ -62,7 +62,9 @@ def test_duplicate_effects():
     class Twice(cm.Oral):
         iov = dn.RandomEffects("cl", by="occasion")
 
-    with pytest.raises(dn.ModelError, match=r"Invalid random effect `cl`: it is declared in `eta` and in `iov`.*`iov_cl`"):
+    with pytest.raises(
+        dn.ModelError, match=r"Invalid random effect `cl`: it is declared in `eta` and in `iov`.*`iov_cl`"
+    ):
         Twice()
 
 

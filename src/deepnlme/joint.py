@@ -6,7 +6,8 @@ on that choice, the inner problem is better conditioned for it, and a variance o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +182,9 @@ class Joint:
             self._controls(theta, p)
             self._initial(theta, p)
             x = {c: torch.ones(1, 1, 1, dtype=torch.float64) for c in self.compartments}
-            out = self.model.observe(theta, self._constant(p), Names("x", {**x, "time": batch.time[None, :, :1]}))
+            here = Names("x", {**x, "time": batch.time[None, :, :1]})
+            with _unchecked_distributions():
+                out = self.model.observe(theta, self._constant(p), here)
         if not isinstance(out, Mapping) or not out:
             raise ModelError(
                 "Invalid `observe`: expected a dict with the distribution of every observed quantity by name, "
@@ -299,8 +302,8 @@ class Joint:
             value = value if isinstance(value, Tensor) else _scalar("initial", name, value)
             if value.dim() not in (0, SCALAR_NDIM):
                 raise ModelError(
-                    f"Invalid `initial`: `{name}` has shape {tuple(value.shape)}, expected a batch of scalars made from "
-                    "theta and p."
+                    f"Invalid `initial`: `{name}` has shape {tuple(value.shape)}, expected a batch of scalars made "
+                    "from theta and p."
                 )
             value = value if value.dim() else value.reshape(1, 1, 1)
             out[self.compartments.index(name)] = value
@@ -308,9 +311,7 @@ class Joint:
 
     # ---- from individual parameters to observations ------------------------------------------------------------
 
-    def _states(
-        self, theta: Names, p: Names, over: Names, varying: bool, batch: Batch, order: int
-    ) -> list[Tensor]:
+    def _states(self, theta: Names, p: Names, over: Names, varying: bool, batch: Batch, order: int) -> list[Tensor]:
         """Amounts in every compartment at every slot."""
         if self.model.dynamics is None:
             return []
@@ -320,12 +321,11 @@ class Joint:
         initial = self._initial(theta, p)
         if self.model.is_ode:
             dynamics, solver = self.model.dynamics, self.model.solver
-            return solve_ode(
-                dynamics, solver, theta, over, p, batch, doses, initial, self.compartments, order
-            )
+            return solve_ode(dynamics, solver, theta, over, p, batch, doses, initial, self.compartments, order)
+        linear: Any = self.model.dynamics
         if varying:
-            return scan(self.model.dynamics, over, p, batch, doses, initial)
-        return superposition(self.model.dynamics, p, batch, doses, initial)
+            return scan(linear, over, p, batch, doses, initial)
+        return superposition(linear, p, batch, doses, initial)
 
     def individuals(self, values: Values, z: Tensor, batch: Batch, order: int = 3) -> Individual:
         """Individual parameters, states at every slot, and the distribution of every endpoint at its slots.
@@ -345,7 +345,8 @@ class Joint:
                 continue
             p_here = Names("p", {k: gather_time(v, batch.slot_record[:, sl]) for k, v in p.items()}) if varying else p
             x = Names("x", {**{k: v[..., sl] for k, v in states.items()}, "time": time[..., sl]})
-            distributions[name] = self.model.observe(theta, p_here, x)[name]
+            with _unchecked_distributions():
+                distributions[name] = self.model.observe(theta, p_here, x)[name]
         return Individual(p, states, distributions)
 
     def predict(self, values: Values, z: Tensor, batch: Batch, order: int = 3) -> Prediction:
@@ -370,10 +371,13 @@ class Joint:
                 mean.append(None)
                 sd.append(None)
         return Prediction(
-            _concatenate(mean, found, batch), _concatenate(sd, found, batch), log_prob=_concatenate(log_prob, found, batch, optional=True), **static
+            _concatenate(mean, found, batch),
+            _concatenate(sd, found, batch),
+            log_prob=_concatenate(log_prob, found, batch, optional=True),
+            **static,
         )
 
-    def _static(self, found: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
+    def _static(self, found: Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
         """The parts of a `Prediction` that depend on the data alone; computed once per batch."""
         if "static" in batch.cache:
             return batch.cache["static"]
@@ -463,6 +467,20 @@ class Joint:
             static = self.predict(values, z, self.batch)
         plain = static.use & static.gaussian & (static.cens == 0)
         return int(static.use.sum()), int(plain.sum())
+
+
+@contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """Torch distributions made here give a number that is not finite where their checks would raise.
+
+    A search may pass through parameters that a distribution cannot have; that is a step to take back, not an error.
+    """
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
 
 
 def _scalar(method: str, name: str, value: Any) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from deepnlme.axes import Names
 from deepnlme.dynamics import OneCompartment, ThreeCompartment, TwoCompartment
 from deepnlme.errors import ModelError
-from engines import CASES, LINEAR, compare, dose, observation, population_of, system
+from engines import CASES, LINEAR, compare, dose, observation, packed, population_of, run, system
 
 TIMES = (1e-15, 1e-6, 0.1, 1.0, 7.0, 24.0, 120.0)
 IV = {1: dict(k=0.3), 2: dict(k=0.3, k12=0.7, k21=0.4), 3: dict(k=0.3, k12=0.7, k21=0.4, k13=0.2, k31=0.05)}
@@ -112,7 +112,6 @@ def test_by_hand():
     """A bolus and an infusion, one compartment; an oral dose at steady state."""
     k, ka = 2.7 / 31.0, 1.3
     iv, oral = system(1), system(1, True)
-    from engines import packed, run
 
     rows = {1: [dose(0), *observation(2.0)], 2: [dose(0, RATE=50), *observation(1.0, 5.0)]}
     found = run("superposition", iv, packed(population_of(rows), iv.compartments))[..., 0]

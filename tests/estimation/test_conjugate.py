@@ -57,7 +57,9 @@ def test_every_method_is_exact(method, log):
         expected.append(density - (np.log(y).sum() if log else 0.0))
     np.testing.assert_allclose(found.log_likelihood, sum(expected), rtol=1e-10)
     n = data.groupby("ID").size().to_numpy()
-    np.testing.assert_allclose(found.subject_ofv, -2 * np.array(expected) - n * np.log(2 * np.pi), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(
+        found.subject_ofv, -2 * np.array(expected) - n * np.log(2 * np.pi), rtol=1e-10, atol=1e-10
+    )
     assert found.ofv == pytest.approx(-2 * sum(expected) - n.sum() * np.log(2 * np.pi), rel=1e-10)
     assert found.aic == pytest.approx(-2 * sum(expected) + 2 * 6, rel=1e-10)
     assert found.bic == pytest.approx(-2 * sum(expected) + 6 * np.log(n.sum()), rel=1e-10)

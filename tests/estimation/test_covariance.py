@@ -53,14 +53,18 @@ def test_three_kinds(fit):
     ):
         found = fit.with_covariance(kind)
         expected = jacobian @ free @ jacobian.T
-        np.testing.assert_allclose(found.covariance_matrix, expected, rtol=1e-4, atol=1e-8)
-        np.testing.assert_allclose(list(found.se.values()), np.sqrt(np.diag(expected)), rtol=1e-4)
+        error = np.sqrt(np.diag(expected))
+        # the fit's own R is one of forward differences, 3e-5 from the central ones of `with_covariance`
+        np.testing.assert_allclose(
+            found.covariance_matrix / np.outer(error, error), expected / np.outer(error, error), atol=3e-4
+        )
+        np.testing.assert_allclose(list(found.se.values()), error, rtol=3e-4)
         assert f"standard errors: {kind}" in str(found)
         correlation = found.correlation_matrix.to_numpy()
         np.testing.assert_allclose(np.diag(correlation), 1.0)
         values = np.linalg.eigvalsh(correlation)
         assert found.condition_number == pytest.approx(values.max() / values.min())
-    with pytest.raises(dn.ModelError, match='Invalid `kind`: got "?\'?both'):
+    with pytest.raises(dn.ModelError, match=r"Invalid `kind`: got 'both'"):
         fit.with_covariance("both")
 
 

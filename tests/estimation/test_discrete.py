@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import gammaln
 
 import contract_models as cm
@@ -90,6 +91,25 @@ def test_yes_or_no_against_quadrature(binary):
     np.testing.assert_allclose(reference, exact(fit, population, binary_density(fit.estimates), omega, 50), atol=1e-7)
     assert np.abs(fit.subject_ofv - reference).max() < 0.1
     assert abs(fit.ofv - reference.sum()) < 0.03 * len(population)
+
+
+def test_checks_of_torch_s_distributions_do_not_end_a_search():
+    """A distribution that validates its arguments raises where the search only has to step back."""
+
+    class Checked(cm.Counts):
+        def observe(self, theta, p, x):
+            rate = p.rate * (p.slope * x.time).exp()
+            return dict(dv=torch.distributions.Poisson(torch.where(theta.rate > 9.0, torch.nan, rate)))
+
+    population = cm.longitudinal("counts", subjects=20)
+    fit = dn.fit(Checked(rate=2.0), population, dn.Laplace(), options=OPTIONS)
+    plain = dn.fit(cm.Counts(rate=2.0), population, dn.Laplace(), options=OPTIONS)
+    assert fit.ofv == pytest.approx(plain.ofv, abs=1e-4)
+    # what is wrong from the start is still an error of ours, and torch's default is as it was
+    with pytest.raises(dn.ModelError, match=r"not finite for subject 1, row 2"):
+        dn.fit(Checked(rate=9.5), population, dn.Laplace(), options=OPTIONS)
+    with pytest.raises(ValueError, match="constraint"):
+        torch.distributions.Poisson(torch.tensor(-1.0))
 
 
 def test_many_counts_make_laplace_exact():

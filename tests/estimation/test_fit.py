@@ -174,7 +174,9 @@ def test_bounds_hold(population, fitted):
 
 def test_priors_give_the_penalised_maximum(population, fitted):
     prior = torch.distributions.Normal(4.0, 0.2)
-    fit = dn.fit(Small(cl=dn.Positive(2.7, prior=prior)), population, options=dn.Options(progress=False, tolerance=1e-9))
+    fit = dn.fit(
+        Small(cl=dn.Positive(2.7, prior=prior)), population, options=dn.Options(progress=False, tolerance=1e-9)
+    )
     cl = fit.estimates["cl"]
     assert fitted.estimates["cl"] < cl < 4.0
     assert fit.penalty == pytest.approx(-2 * float(prior.log_prob(torch.tensor(cl, dtype=torch.float64))), rel=1e-12)

@@ -43,6 +43,6 @@ def test_gradient_of_differential_equations_equals_that_of_the_closed_form(metho
         joint = Joint(model, population)
         found.append(MarginalObjective(joint, method, InnerOptions(tolerance=1e-8))(joint.space.initial()))
     closed, ode = found
-    # ten times the solver's relative tolerance, on numbers of the size of the OFV and its gradient
-    np.testing.assert_allclose(ode.ofv, closed.ofv, rtol=1e-8)
+    # the OFV is a sum of terms of size one, so that its error is that of the states: ten times the solver's tolerance
+    np.testing.assert_allclose(ode.ofv, closed.ofv, atol=1e-6)
     np.testing.assert_allclose(ode.gradient, closed.gradient, rtol=1e-6, atol=1e-6 * np.abs(closed.gradient).max())

@@ -76,6 +76,25 @@ def test_newton_step_goes_downhill_for_any_curvature():
     assert (step[3] == 0).all()
 
 
+def test_a_search_that_is_stuck_does_not_call_itself_converged():
+    """A kink at the minimum: ever shorter steps are no sign of a vanishing gradient."""
+
+    class Kink(dn.Model):
+        sd = dn.Positive(1.0)
+        eta = dn.RandomEffects("b", omega=1.0)
+
+        def individual(self, theta, eta, cov):
+            return dict(b=eta.b)
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(p.b.abs() + 0 * x.time, theta.sd))
+
+    population = dn.read_nonmem(pd.DataFrame(dict(ID=[1], TIME=[0.0], DV=[-1.0])))
+    rows = rows_of(Kink(), population)
+    found = find_modes(dn.Laplace(), rows, torch.tensor([[0.3]], dtype=torch.float64), InnerOptions())
+    assert found.status.tolist() == [EBEStatus.MAX_ITERATIONS]
+
+
 class LateAbsorption(dn.Model):
     """A lag time that may be early or late: two modes, of which the one near zero is the worse."""
 

@@ -94,7 +94,9 @@ def test_dynamics_read_a_state_that_they_do_not_return(plain):
     def dynamics(self, theta, p, t, x):
         return dict(central=-p.cl / p.v * x.central + p.ka * x.depot)
 
-    refuse(with_method("dynamics", dynamics), plain, r"Invalid `dynamics`: it reads x.depot but returns .* central only")
+    refuse(
+        with_method("dynamics", dynamics), plain, r"Invalid `dynamics`: it reads x.depot but returns .* central only"
+    )
 
 
 @pytest.mark.parametrize("value", [None, {}, 1.0], ids=["None", "empty", "number"])
@@ -305,8 +307,13 @@ def test_counts_are_not_negative_or_broken():
     for value in (-1.0, 2.5):
         wrong = frame.copy()
         wrong.loc[3, "DV"] = value
-        refuse(cm.Counts(), dn.read_nonmem(wrong), rf"Invalid `dv`: got {value:g} for subject 1, row 5.*Poisson",
-               dn.Laplace(), dn.DataError)
+        refuse(
+            cm.Counts(),
+            dn.read_nonmem(wrong),
+            rf"Invalid `dv`: got {value:g} for subject 1, row 5.*Poisson",
+            dn.Laplace(),
+            dn.DataError,
+        )
 
 
 def test_yes_or_no_is_zero_or_one():
@@ -331,7 +338,9 @@ def test_m4_needs_laplace():
 
 
 def test_first_order_refuses_censored_data():
-    refuse(cm.Oral(), cm.censored("below"), r"Invalid method: FO cannot use censored observations. Use dn.FOCE", dn.FO())
+    refuse(
+        cm.Oral(), cm.censored("below"), r"Invalid method: FO cannot use censored observations. Use dn.FOCE", dn.FO()
+    )
 
     class Without(cm.Oral):
         def observe(self, theta, p, x):
@@ -349,8 +358,13 @@ def test_censored_counts_are_refused():
     frame = cm.longitudinal("counts").to_frame()[["ID", "TIME", "DV"]]
     frame["CENS"] = 0
     frame.loc[2, "CENS"] = 1
-    refuse(cm.Counts(), dn.read_nonmem(frame), r"Invalid `CENS` for `dv`: Poisson has no censored likelihood",
-           dn.Laplace(), dn.DataError)
+    refuse(
+        cm.Counts(),
+        dn.read_nonmem(frame),
+        r"Invalid `CENS` for `dv`: Poisson has no censored likelihood",
+        dn.Laplace(),
+        dn.DataError,
+    )
 
 
 # ---- not finite ----------------------------------------------------------------------------------------------------
@@ -427,10 +441,14 @@ def test_hessian_that_is_not_positive_definite_names_the_subject():
 def test_prior_that_excludes_the_initial_value(plain):
     for check in (True, False):
         prior = torch.distributions.Uniform(2.0, 3.0, validate_args=check)
-        with pytest.raises(dn.ModelError, match=r"Invalid prior of a Positive parameter: got log density -inf at .* 1.1"):
+        with pytest.raises(
+            dn.ModelError, match=r"Invalid prior of a Positive parameter: got log density -inf at .* 1.1"
+        ):
             dn.Positive(1.1, prior=prior)
         model = cm.Oral(ka=dn.Positive(2.1, prior=prior))
-        with pytest.raises(dn.ModelError, match=r"Invalid prior of `ka`: its log density at the initial value 1.1 is -inf"):
+        with pytest.raises(
+            dn.ModelError, match=r"Invalid prior of `ka`: its log density at the initial value 1.1 is -inf"
+        ):
             dn.fit(model, plain, start=dict(ka=1.1), options=QUIET)
 
 
@@ -445,7 +463,9 @@ def test_prior_with_bounded_support_is_never_left(plain):
 
 def test_estimates_can_be_given_back(plain):
     """What a fit reports is accepted as values, fixed ones included."""
-    model = cm.Vector(b=dn.Positive(0.2, fixed=True), eta=dn.RandomEffects("ka", "cl", "v", omega=[0.0, 0.1, 0.3], fixed=["ka", "v"]))
+    model = cm.Vector(
+        b=dn.Positive(0.2, fixed=True), eta=dn.RandomEffects("ka", "cl", "v", omega=[0.0, 0.1, 0.3], fixed=["ka", "v"])
+    )
     fit = dn.fit(model, plain, options=dn.Options(progress=False, covariance=None, max_iterations=2))
     again = dn.evaluate_ofv(model, plain, at=fit.estimates)
     np.testing.assert_allclose(again.free, fit.free, rtol=1e-12)

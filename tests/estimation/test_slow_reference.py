@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import gammaln
+from scipy.special import erf, gammaln
 
 import contract_models as cm
 import deepnlme as dn
@@ -47,7 +47,11 @@ def log_normal(fit_values, t, y, dose):
     return slow.Subject(np.diag([0.2, 0.1, 0.05]), y=np.log(y), moments=moments, jacobian=2 * np.log(y).sum())
 
 
-GAUSSIAN = {"block": (cm.Block, block), "power": (cm.PowerError, power_error), "log-normal": (cm.Logarithmic, log_normal)}
+GAUSSIAN = {
+    "block": (cm.Block, block),
+    "power": (cm.PowerError, power_error),
+    "log-normal": (cm.Logarithmic, log_normal),
+}
 
 
 @pytest.fixture(params=GAUSSIAN, ids=list(GAUSSIAN))
@@ -108,33 +112,82 @@ def test_laplace_of_discrete_data(kind, model, make):
     np.testing.assert_allclose(found.ebes.eta, [e for _, e in expected], atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", ["below", "above", "interval"])
-def test_laplace_of_censored_data(kind):
-    """-2 log(Phi(b) - Phi(a)) with scipy's erf for complex numbers; no tail is extreme here."""
-    from scipy.special import erf
+def normal_cdf(x):
+    """For complex numbers too; no tail is extreme here."""
+    return 0.5 * (1 + erf(x / np.sqrt(2)))
 
-    population = cm.censored(kind)
-    frame = population.to_frame()
-    omega = np.diag([0.2, 0.1, 0.05])
 
-    def subject(rows):
+def censored_subjects(kind, positive=False):
+    """Subjects of `cm.Oral`; with `positive` those of `cm.Positive4`."""
+    for _, rows in cm.censored(kind).to_frame().groupby("ID", sort=False):
         seen = rows[rows["MDV"] == 0]
         t, y, c = (seen[n].to_numpy(float) for n in ("TIME", "DV", "CENS"))
         limit = seen["LIMIT"].to_numpy(float) if "LIMIT" in seen else np.full(len(t), np.nan)
+        if positive:
+            limit = np.where(c == 1, np.fmax(limit, 0.0), limit)
 
-        def density(eta):
+        def moments(eta, t=t):
             f = oral(t, 100.0, 1.1 * np.exp(eta[0]), 2.7 * np.exp(eta[1]), 18.0 * np.exp(eta[2]))
-            sd = np.sqrt(0.15**2 + (0.2 * f) ** 2)
-            cdf = lambda v: 0.5 * (1 + erf((v - f) / sd / np.sqrt(2)))  # noqa: E731
-            lower = np.where(np.isnan(limit), 0.0, cdf(np.nan_to_num(limit)))
-            p = np.where(c == 1, cdf(y) - lower, np.where(c == -1, 1 - cdf(y), 1.0))
+            return f, 0.15 + 0.2 * f if positive else np.sqrt(0.15**2 + (0.2 * f) ** 2)
+
+        def density(eta, y=y, c=c, limit=limit, moments=moments):
+            f, sd = moments(eta)
+            lower = np.where(np.isnan(limit), 0.0, normal_cdf((np.nan_to_num(limit) - f) / sd))
+            p = np.where(c == 1, normal_cdf((y - f) / sd) - lower, np.where(c == -1, 1 - normal_cdf((y - f) / sd), 1.0))
             plain = ((y - f) / sd) ** 2 + 2 * np.log(sd)
-            return np.where(c == 0, plain, -2 * np.log(p)).sum()
+            given = 2 * np.log(normal_cdf(f / sd)) if positive else 0.0
+            return (np.where(c == 0, plain, -2 * np.log(p)) + given).sum()
 
-        return slow.Subject(omega, density)
+        yield slow.Subject(np.diag([0.2, 0.1, 0.05]), density), (t, y, c, limit, moments)
 
-    subjects = [subject(rows) for _, rows in frame.groupby("ID", sort=False)]
-    found = dn.evaluate_ofv(cm.Oral(), population, dn.Laplace(), options=TIGHT)
-    expected = [slow.laplace(s) for s in subjects]
+
+@pytest.mark.parametrize(
+    ("kind", "positive"), [("below", False), ("above", False), ("interval", False), ("below", True), ("interval", True)]
+)
+def test_laplace_of_censored_data(kind, positive):
+    model = cm.Positive4() if positive else cm.Oral()
+    found = dn.evaluate_ofv(model, cm.censored(kind), dn.Laplace(), options=TIGHT)
+    expected = [slow.laplace(s) for s, _ in censored_subjects(kind, positive)]
     np.testing.assert_allclose(found.subject_ofv, [v for v, _ in expected], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(found.ebes.eta, [e for _, e in expected], atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["below", "above", "interval"])
+def test_conditional_method_with_censored_data(kind):
+    """H adds J' B J for a censored observation, B the second derivatives of -log P in its standardised limits."""
+    found = dn.evaluate_ofv(cm.Oral(), cm.censored(kind), dn.FOCE(), options=TIGHT)
+    for i, (s, (_, y, c, limit, moments)) in enumerate(censored_subjects(kind)):
+        eta = s.mode()
+        f, sd = moments(eta)
+        jf, js = (slow.jacobian(lambda e, n=n, moments=moments: moments(e)[n], eta) for n in (0, 1))
+        h = np.linalg.inv(s.omega)
+        for j in range(len(y)):
+            if c[j] == 0:
+                h = h + np.outer(jf[j], jf[j]) / sd[j] ** 2 + 2 * np.outer(js[j], js[j]) / sd[j] ** 2
+                continue
+            ends = np.array([y[j]] if np.isnan(limit[j]) else sorted([y[j], limit[j]]))
+            z = (ends - f[j]) / sd[j]
+
+            def minus_log_p(z, cens=c[j]):
+                p = normal_cdf(z[1]) - normal_cdf(z[0]) if len(z) == 2 else normal_cdf(cens * z[0])
+                return -np.log(p)
+
+            slope = -(jf[j] + z[:, None] * js[j]) / sd[j]
+            h = h + slope.T @ slow.hessian(minus_log_p, z) @ slope
+        np.testing.assert_allclose(found.ebes.eta[i], eta, atol=1e-7)
+        assert found.subject_ofv.iloc[i] == pytest.approx(s.joint(eta) + np.linalg.slogdet(h)[1], rel=1e-6, abs=1e-6)
+
+
+def test_m1_leaves_censored_observations_out():
+    class Without(cm.Oral):
+        def observe(self, theta, p, x):
+            f = x.central / p.v
+            return dict(dv=dn.Normal(f, dn.combined2(f, theta.a, theta.b), blq="M1"))
+
+    frame = cm.censored("below").to_frame()
+    kept = dn.read_nonmem(frame[frame["CENS"] == 0])
+    for method in cm.GAUSSIAN:
+        a, b = dn.evaluate_ofv(Without(), cm.censored("below"), method), dn.evaluate_ofv(cm.Oral(), kept, method)
+        assert a.ofv == pytest.approx(b.ofv, rel=1e-9)
+        assert a.n_observations == b.n_observations
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, rel=1e-9)

@@ -47,7 +47,7 @@ def test_predictions_and_residuals_by_the_formulas(plain):
         r = lambda v: 0.15**2 + (0.2 * v) ** 2  # noqa: E731
         np.testing.assert_allclose(rows["IWRES"], (y - f(eta)) / np.sqrt(r(f(eta))), rtol=1e-9)
 
-        def white(at, residual, extra=0.0):
+        def white(at, residual, extra=0.0, f=f, r=r):
             g = slow.jacobian(f, at)
             c = g @ omega @ g.T + np.diag(r(f(at)) + extra)
             values, vectors = np.linalg.eigh(c)
@@ -61,7 +61,9 @@ def test_predictions_and_residuals_by_the_formulas(plain):
         # with interaction: the proportional part b f varies with eta
         extra = 0.2**2 * np.einsum("na,ab,nb->n", g, omega, g)
         np.testing.assert_allclose(rows["WRES"], white(zero, y - f(zero), extra), rtol=1e-8)
-        np.testing.assert_allclose(rows[["ETA_ka", "ETA_cl", "ETA_v"]].to_numpy(), np.tile(eta, (len(t), 1)), rtol=1e-12)
+        np.testing.assert_allclose(
+            rows[["ETA_ka", "ETA_cl", "ETA_v"]].to_numpy(), np.tile(eta, (len(t), 1)), rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("method", [dn.FO(), dn.FOCE(interaction=False)], ids=lambda m: m.name)
@@ -193,7 +195,9 @@ def test_shrinkage_counts_the_occasions_that_were(iov):
     eta = iov.ebes.eta
     for i, name in enumerate(("ka", "cl", "v")):
         variance = iov.omega.loc[name, name]
-        assert iov.shrinkage[name] == pytest.approx(100 * (1 - np.std(eta[:, i], ddof=1) / np.sqrt(variance)), rel=1e-12)
+        assert iov.shrinkage[name] == pytest.approx(
+            100 * (1 - np.std(eta[:, i], ddof=1) / np.sqrt(variance)), rel=1e-12
+        )
     there = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 0]], dtype=bool)
     values = eta[:, 3:][there]
     assert len(values) == 8
@@ -282,11 +286,23 @@ def test_tables_of_censored_data_in_pieces(monkeypatch):
 
 
 def test_parameter_table(plain):
-    fit = dn.fit(cm.Oral(), dn.read_nonmem(cm.records([[0.4, 1.0, 2.0, 4.0, 8.0]] * 12, seed=8)), dn.FO(),
-                 options=dn.Options(progress=False))
+    fit = dn.fit(
+        cm.Oral(),
+        dn.read_nonmem(cm.records([[0.4, 1.0, 2.0, 4.0, 8.0]] * 12, seed=8)),
+        dn.FO(),
+        options=dn.Options(progress=False),
+    )
     table = fit.table()
     assert list(table.columns) == [
-        "Unit", "Estimate", "SE", "RSE%", "CI95 low", "CI95 high", "BSV CV%", "Shrinkage%", "Fixed",
+        "Unit",
+        "Estimate",
+        "SE",
+        "RSE%",
+        "CI95 low",
+        "CI95 high",
+        "BSV CV%",
+        "Shrinkage%",
+        "Fixed",
     ]
     assert table.loc["cl", "RSE%"] == pytest.approx(100 * fit.se["cl"] / fit.estimates["cl"])
     width = 1.959963984540054 * fit.se["cl"] / fit.estimates["cl"]

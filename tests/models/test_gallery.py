@@ -104,6 +104,17 @@ def test_indomethacin(quick):
     assert found["book_log_likelihood"] == pytest.approx(54.592, abs=0.01)
 
 
+def test_a_variance_at_zero_has_a_table(monkeypatch):
+    """Its interval has no upper end; that must not stop the table."""
+    monkeypatch.syspath_prepend(str(MODELS))
+    from indomethacin import BOOK, DATASETS, Biexponential
+
+    population = dn.read_nonmem(DATASETS / "indomethacin" / "data.csv")
+    fit = dn.fit(Biexponential(), population, start=BOOK, options=dn.Options(covariance="R", progress=False))
+    assert fit.estimates["omega[lrc1]"] < 1e-4
+    assert "omega[lrc1]" in str(fit)
+
+
 def test_remifentanil(quick):
     found, _ = quick("remifentanil")
     estimates = found["estimates"]

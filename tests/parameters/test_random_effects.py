@@ -35,7 +35,10 @@ def test_omega_is_copied():
         (lambda: dn.RandomEffects(4, omega=[0.1]), r"got shape \(1,\), expected \(4, 4\): 4 effects are declared"),
         (lambda: dn.RandomEffects("a", omega="small"), "got 'small', expected a number, variances or a matrix"),
         (lambda: dn.RandomEffects("a", omega=-0.1), "expected positive ones"),
-        (lambda: dn.RandomEffects("a", omega=0.0), r"got variances \[0.0\], expected positive ones \(zero only where it is"),
+        (
+            lambda: dn.RandomEffects("a", omega=0.0),
+            r"got variances \[0.0\], expected positive ones \(zero only where it is",
+        ),
         (lambda: dn.RandomEffects("a", omega=np.nan), "expected a finite symmetric matrix"),
         (lambda: dn.RandomEffects("a", "b", omega=[[0.1, 0.05], [0.05, 0.1]]), "covariances in a diagonal Omega"),
         (lambda: dn.RandomEffects("a", "b", omega=[[0.1, 0.05], [0.0, 0.1]], block=True), "finite symmetric matrix"),

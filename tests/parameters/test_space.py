@@ -29,8 +29,17 @@ def test_names(space):
     assert space.names == ("ka", "shift", "f", "omega[ka]", "omega[cl,ka]", "omega[cl]", "omega[k2]")
     assert space.size == 7
     assert space.all_names == (
-        "ka", "shift", "f", "v", "omega[ka]", "omega[cl,ka]", "omega[cl]", "omega[k1]", "omega[k2]",
-        "omega[latent1]", "omega[latent2]",
+        "ka",
+        "shift",
+        "f",
+        "v",
+        "omega[ka]",
+        "omega[cl,ka]",
+        "omega[cl]",
+        "omega[k1]",
+        "omega[k2]",
+        "omega[latent1]",
+        "omega[latent2]",
     )
 
 
@@ -43,7 +52,15 @@ def test_round_trip(space):
     assert values["omega[cl,ka]"] == pytest.approx(0.1)
     assert values["omega[k1]"] == 0.0
     np.testing.assert_allclose(space.initial(values), u, rtol=1e-12)
-    other = {"ka": 2.0, "shift": 0.0, "f": 0.2, "omega[ka]": 0.5, "omega[cl,ka]": -0.2, "omega[cl]": 0.3, "omega[k2]": 0.1}
+    other = {
+        "ka": 2.0,
+        "shift": 0.0,
+        "f": 0.2,
+        "omega[ka]": 0.5,
+        "omega[cl,ka]": -0.2,
+        "omega[cl]": 0.3,
+        "omega[k2]": 0.1,
+    }
     found = space.as_dict(space.initial(other))
     for name, value in other.items():
         assert found[name] == pytest.approx(value, abs=1e-12)

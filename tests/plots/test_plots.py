@@ -197,7 +197,7 @@ def test_curves_pass_through_the_models_predictions(rule):
     for endpoint, drawn in zip(("cp", "half"), found, strict=True):
         for id, curve in zip((3, 1), drawn, strict=True):
             assert (len(curve.time) > 150) == (rule != "linear")
-            for row in table.query("ID == @id and DVID == @endpoint").itertuples():
+            for row in table[table["ID"].eq(id) & table["DVID"].eq(endpoint)].itertuples():
                 same = np.flatnonzero(curve.time == row.TIME)
                 assert np.abs(curve.ipred[same] - row.IPRED).min() < 1e-9
                 assert np.abs(curve.pred[same] - row.PRED).min() < 1e-9
@@ -280,3 +280,8 @@ def test_smooth_is_exact_for_lines():
     x = np.linspace(0, 3, 20)
     np.testing.assert_allclose(local_linear(x, 2 * x - 1, np.array([0.0, 1.5, 3.0])), [-1, 2, 5], atol=1e-12)
     np.testing.assert_allclose(local_linear(np.zeros(5), np.arange(5.0), np.zeros(1)), [2.0])
+
+
+def test_smooth_of_many_points_uses_some_of_them():
+    x = np.random.default_rng(0).uniform(0, 3, 60_000)
+    np.testing.assert_allclose(local_linear(x, 2 * x - 1, np.array([0.5, 2.5])), [0, 4], atol=1e-9)

@@ -1,7 +1,7 @@
 """Phenobarbital in neonates, set beside NONMEM 7.5.1 (FOCE with interaction).
 
-Source of the numbers: the NONMEM output of pheno.mod that the package pharmpy-core 2.1.1 distributes (pheno.ext, .phi, .cov,
-.tab, .lst); OFV without constant. Exact marginal and Laplace at NONMEM's estimates: REFERENCE values by quadrature.
+Source of the numbers: the NONMEM output of pheno.mod that the package pharmpy-core 2.1.1 distributes (pheno.ext, .phi,
+.cov, .tab, .lst); OFV without constant. The exact marginal and Laplace at NONMEM's estimates: many-node quadrature.
 """
 
 import numpy as np
@@ -115,7 +115,13 @@ def test_standard_errors(fit):
     np.testing.assert_allclose(np.sqrt(np.diag(ours)), error, rtol=1e-3)
     np.testing.assert_allclose(ours / np.outer(error, error), expected / np.outer(error, error), atol=5e-3)
     # pheno.lst prints the standard errors to three digits
-    assert [float(f"{v:.2e}") for v in np.sqrt(np.diag(ours))[[0, 1, 2, 4, 5]]] == [2.10e-4, 2.69e-2, 8.38e-2, 1.34e-2, 7.48e-3]
+    assert [float(f"{v:.2e}") for v in np.sqrt(np.diag(ours))[[0, 1, 2, 4, 5]]] == [
+        2.10e-4,
+        2.69e-2,
+        8.38e-2,
+        1.34e-2,
+        7.48e-3,
+    ]
 
 
 def test_table(theirs):
@@ -138,7 +144,7 @@ def test_table(theirs):
 
 def test_shrinkage(theirs):
     assert theirs.epsilon_shrinkage == pytest.approx(21.198, abs=1e-3)
-    # NONMEM 7.5.1 divides the sum of squares by the number of subjects, 7.4.1 (theophylline) and this package by one less
+    # NONMEM 7.5.1 divides by the number of subjects, 7.4.1 (theophylline) and this package by one less
     sd_ratio = (1 - np.array(list(theirs.shrinkage.values())) / 100) * np.sqrt(58 / 59)
     np.testing.assert_allclose(100 * (1 - sd_ratio), [47.580, 13.581], atol=1e-3)
 

@@ -1,7 +1,7 @@
 """Theophylline with a full Omega and combined error, set beside NONMEM 7.4.1.
 
-Source of the numbers: a NONMEM 7.4.1 run on the 12-subject set with 320 mg for everyone and the observation at time 0 kept;
-OFV without constant. NONMEM's model is y = f + f eps1 + eps2, so that its sigma's are the squares of b and a here.
+Source of the numbers: a NONMEM 7.4.1 run on the 12-subject set with 320 mg for everyone and the observation at time 0
+kept; OFV without constant. NONMEM's model is y = f + f eps1 + eps2, so its sigmas are the squares of b and a here.
 """
 
 import numpy as np
@@ -71,15 +71,15 @@ def test_optimum(fits, name):
     fit = fits(name)
     assert fit.converged
     assert abs(fit.ofv - OPTIMUM[name]) < 1e-3
-    # a minimum that is higher than the one another program found is not one; lower by less than its stopping rule allows
+    # higher would not be a minimum; lower by no more than the other program's stopping rule allows
     assert -1e-6 < fit.ofv - OPTIMUM[name] < 1e-8
 
 
 def test_first_order_estimates(fits, population):
     """NONMEM stopped a little early: it asks for three digits, and its OFV is 3.5e-7 above ours.
 
-    At its thetas and sigmas (with our Omega, the source has none) the OFV is 5e-7 above the minimum, which is as flat as
-    that; so its last two of six printed digits are not determined, and 1e-4 is what can be asked for.
+    At its thetas and sigmas (with our Omega, the source has none) the OFV is 5e-7 above the minimum, which is that
+    flat: the last two of six printed digits are not determined, and 1e-4 is what can be asked for.
     """
     fit = fits("FO")
     theta = [fit.estimates[n] for n in ("ka", "v", "k")]
@@ -136,48 +136,38 @@ class Oracle:
     def __init__(self, population):
         frame = population.to_frame()
         seen = frame[frame["MDV"] == 0]
-        self.data = [(r["TIME"].to_numpy(float), r["DV"].to_numpy(float)) for _, r in seen.groupby("ID", sort=False)]
-        self.start = [np.zeros(3) for _ in self.data]
+        self.t, self.y = (seen[n].to_numpy(float).reshape(12, 11) for n in ("TIME", "DV"))
+        self.start = np.zeros((12, 3))
 
-    def subject(self, x, i):
-        t, y = self.data[i]
+    def subjects(self, x):
         omega = np.zeros((3, 3))
         omega[np.tril_indices(3)] = x[3:9]
         omega = omega + np.tril(omega, -1).T
         precision = np.linalg.inv(omega)
+        t, y = self.t, self.y
 
-        def parts(eta):
-            ka, v, k = x[:3] * np.exp(eta)
+        def at(eta):
+            ka, v, k = (q[:, None] for q in (x[:3] * np.exp(eta)).T)
             e1, e2 = np.exp(-k * t), np.exp(-ka * t)
             c = 320.0 / v * ka / (ka - k)
             f = c * (e1 - e2)
-            by_ka = f - f * ka / (ka - k) + c * ka * t * e2
-            by_k = f * k / (ka - k) - c * k * t * e1
-            return f, np.stack([by_ka, -f, by_k], 1)
-
-        def step(eta):
-            f, g = parts(eta)
-            r = x[10] + x[9] * f**2
-            e = y - f
-            dr = 2 * x[9] * f
+            g = np.stack([f - f * ka / (ka - k) + c * ka * t * e2, -f, f * k / (ka - k) - c * k * t * e1], 2)
+            r, e, dr = x[10] + x[9] * f**2, y - f, 2 * x[9] * f
             slope = -2 * e / r + dr * (1 / r - e**2 / r**2)
-            h = precision + g.T @ (g / r[:, None]) + 0.5 * g.T @ (g * (dr**2 / r**2)[:, None])
-            value = (e**2 / r + np.log(r)).sum() + eta @ precision @ eta
-            return value, 0.5 * g.T @ slope + precision @ eta, h
+            h = precision + np.einsum("sna,sn,snb->sab", g, 1 / r + 0.5 * dr**2 / r**2, g)
+            value = (e**2 / r + np.log(r)).sum(1) + np.einsum("sa,ab,sb->s", eta, precision, eta)
+            return value, 0.5 * np.einsum("sna,sn->sa", g, slope) + eta @ precision, h
 
-        eta = self.start[i]
-        for _ in range(100):
-            _, gradient, h = step(eta)
-            move = -np.linalg.solve(h, gradient)
+        eta = self.start
+        for _ in range(200):
+            _, gradient, h = at(eta)
+            move = -np.linalg.solve(h, gradient[..., None])[..., 0]
             eta = eta + move
-            if np.abs(move).max() < 1e-11:
+            if np.abs(move).max() < 1e-12:
                 break
-        self.start[i] = eta
-        value, _, h = step(eta)
+        self.start = eta
+        value, _, h = at(eta)
         return value + np.linalg.slogdet(h)[1] + np.linalg.slogdet(omega)[1]
-
-    def subjects(self, x):
-        return np.array([self.subject(x, i) for i in range(len(self.data))])
 
 
 def test_standard_errors_by_differences(fits, population):
@@ -227,7 +217,9 @@ def test_table(fits):
         ]
     )
     table = fits("FOCEI").predictions()
-    found = table.loc[(table["ID"] == 1) & (table["TIME"] > 0), ["TIME", "DV", "PRED", "WRES", "IPRED", "CWRES"]].head(5)
+    found = table.loc[(table["ID"] == 1) & (table["TIME"] > 0), ["TIME", "DV", "PRED", "WRES", "IPRED", "CWRES"]].head(
+        5
+    )
     np.testing.assert_allclose(found[["TIME", "DV"]], expected[:, :2])
     np.testing.assert_allclose(found["PRED"], expected[:, 2], rtol=2e-5)
     np.testing.assert_allclose(found["IPRED"], expected[:, 4], rtol=5e-5)

@@ -1,7 +1,7 @@
 """Wang's ten-subject exponential, everything fixed: y = 10 exp(-ke t), ke = 0.5 exp(eta).
 
-Source of the numbers: Wang 2007, J Pharmacokinet Pharmacodyn 34:575-593, table of OFVs (NONMEM and S-PLUS, without constant),
-and many-node quadrature; to the digits printed. The data are not part of this project.
+Source of the numbers: Wang 2007, J Pharmacokinet Pharmacodyn 34:575-593, table of OFVs (NONMEM and S-PLUS, without
+constant), and many-node quadrature; to the digits printed. The data are not part of this project.
 """
 
 import numpy as np

@@ -73,7 +73,7 @@ def endpoint_index(population: Population, layout: Layout, anywhere: bool = Fals
     r = population.records
     out = np.full(len(r.time), -1)
     rows = np.flatnonzero(r.observed)
-    found = list(np.unique(r.endpoint[rows]))
+    found = [str(text) for text in np.unique(r.endpoint[rows])]
     numbered = all(t.isdigit() and 1 <= int(t) <= len(layout.endpoints) for t in found)
     for text in found:
         here = rows[r.endpoint[rows] == text]

@@ -1,14 +1,15 @@
 """Differential equations solved for all steps at once.
 
-A trajectory on a fixed mesh satisfies x_g = keep_g Phi_g(x_(g-1)) + add_g, with Phi_g one Runge-Kutta step and the
-events of the timeline in keep and add. Newton's method on the whole trajectory linearises every step at once, in one
-batch over rows *and* steps, and solves the linear recursion; near a known trajectory (that of the last
-evaluation) one or two iterations do. Time no longer runs in a loop: the number of tensor operations does not grow with
-the length of the solution.
+A trajectory on a fixed mesh satisfies the collocation equations of every step and the events between them. Newton's
+method on the whole trajectory linearises all of them at once, in one batch over rows, steps and stages (so that the
+vector field is evaluated once, however long the trajectory), solves each step's small system, and joins the steps by a
+linear recursion. Near a known trajectory (that of the last evaluation) one or two iterations do; a linear system takes
+one. Time no longer runs in a loop.
 
-Derivatives come from the same recursion: at the solution, chord iterations with constant
-matrices each make one more order of derivatives exact, so that only they are recorded for differentiation.
-The mesh of each row is chosen by the embedded error estimate and then kept: the objective is smooth in the parameters.
+Derivatives come from the same equations: at the solution, chord iterations with the constant matrices each make one
+more order of derivatives exact, so that only they are recorded for differentiation.
+The mesh of each row is chosen by an error estimate and then kept: the objective is smooth in the parameters. The method
+is L-stable, so that stiff systems need no more steps than their slow parts.
 """
 
 from __future__ import annotations
@@ -20,52 +21,52 @@ from torch import Tensor
 
 from deepnlme.axes import Names
 from deepnlme.dynamics.mesh import Mesh, refine, uniform_mesh
-from deepnlme.dynamics.recursion import Recursion
+from deepnlme.dynamics.path_memory import recall, remember
+from deepnlme.dynamics.radau import Radau, radau
 from deepnlme.dynamics.solver import Pieces
-from deepnlme.dynamics.tableau import DOP853, DOPRI5, Tableau
-from deepnlme.dynamics.trajectory import Trajectory, at_places, gather_places
+from deepnlme.dynamics.steps import Linearisation, Path, Steps
+from deepnlme.dynamics.trajectory import Trajectory
 from deepnlme.errors import ModelError
 
-MAX_STEPS = 20_000
-"""Steps of one row beyond which the problem is called too stiff for an explicit method."""
-
-
-METHODS = {"dop853": DOP853, "dopri5": DOPRI5}
-MAX_STEPS = 5_000
-"""Steps that a row may take; a row that needs more becomes NaN (the problem is stiff)."""
-FRESH, KEPT = 1.0, 8.0
+MAX_STEPS = 2_000
+"""Steps that a row may take; a row that needs more becomes NaN."""
+SETTLED = 1e-4
+"""Relative move of a step's states below which Newton's iteration has settled."""
+WILD = 1.3
+"""Growth of a kept mesh beyond which it is made anew: a far-off trial point should not burden what follows."""
+FRESH, KEPT = 1.0, 10.0
 """Error over tolerance above which a step is cut: on a new mesh, and on one that is kept from the last evaluation."""
 
 
 @dataclass(frozen=True)
 class ParallelInTime:
-    """Runge-Kutta steps on a mesh of each row's own, solved for all steps at once.
+    """Radau IIA collocation on a mesh of each row's own, solved for all steps at once.
 
     Args:
-        method: "dop853" (order 8, 12 stages) or "dopri5" (order 5, 6 stages).
         rtol: Relative tolerance of a step.
         atol: Absolute tolerance of a step, relative to the largest value of the state in its row.
-        max_newton: Newton iterations before a trajectory is recomputed step by step.
+        stages: Nodes per step; the order at the end of a step is 2 stages - 1.
+        max_newton: Newton iterations before the steps are cut in two.
 
     Raises:
-        ModelError: Unknown method, tolerances that are not positive.
+        ModelError: Tolerances that are not positive, stages out of range.
     """
 
-    method: str = "dop853"
-    rtol: float = 1e-7
-    atol: float = 1e-9
-    max_newton: int = 10
+    rtol: float = 1e-8
+    atol: float = 1e-10
+    stages: int = 6
+    max_newton: int = 25
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ModelError(f"Invalid solver method: got {self.method!r}, expected one of {', '.join(METHODS)}.")
         if not (self.rtol > 0 and self.atol > 0 and self.max_newton >= 1):
             raise ModelError("Invalid solver settings: rtol and atol must be positive, max_newton at least 1.")
+        if not 2 <= self.stages <= 8:
+            raise ModelError(f"Invalid solver settings: got stages={self.stages}, expected 2 to 8.")
 
     @property
-    def tableau(self) -> Tableau:
-        """Coefficients of the method."""
-        return METHODS[self.method]
+    def method(self) -> Radau:
+        """The collocation method."""
+        return radau(self.stages)
 
     @property
     def tolerance(self) -> float:
@@ -96,266 +97,121 @@ class ParallelInTime:
     def solve(self, trajectory: Trajectory, order: int) -> Tensor:
         """State after every event, [K, R, E, n]; `order` is the highest derivative that will be taken."""
         with torch.no_grad():
-            mesh, x, matrices, lost = self._values(trajectory.first_copy())
-            recursion = Recursion(matrices)
-        steps = Steps.on(trajectory, mesh, self.tableau)
-        for _ in range(order if trajectory.requires_grad else 1):
-            x = _chord(steps, recursion, x)
-        out = x[:, :, 1:].gather(2, mesh.end[None, :, :, None].expand(x.shape[0], -1, -1, x.shape[-1]))
+            mesh, path, linear, lost = self._values(trajectory.first_copy())
+        steps = Steps.on(trajectory, mesh, self.method)
+        for _ in range(order if trajectory.requires_grad else 0):
+            path = linear.correct(path, *steps.defects(path))
+        after = path.end * steps.keep + steps.add
+        out = after.gather(2, mesh.end[None, :, :, None].expand(after.shape[0], -1, -1, after.shape[-1]))
         if bool(lost.any()):
             out = torch.where(lost[:, None, None], torch.full_like(out, torch.nan), out)
         return out
 
-    def _values(self, trajectory: Trajectory) -> tuple[Mesh, Tensor, Tensor, Tensor]:
-        """Mesh, states [1, R, G + 1, n], linearisation [R, G, n, n], and rows without a solution [R]; no graph."""
+    def _values(self, trajectory: Trajectory) -> tuple[Mesh, Path, Linearisation, Tensor]:
+        """Mesh, path and its linearisation, and rows without a solution [R]; without a graph."""
         kept = recall(trajectory)
+        rows, stretches = trajectory.length.shape[1:]
+        lost = ~torch.isfinite(trajectory.start).all(-1)[0] | ~torch.isfinite(trajectory.length[0]).all(-1)
         if kept is None:
-            mesh = uniform_mesh(trajectory.stiffness(self.tableau.reach).clamp(max=64))
-            path = Steps.on(trajectory, mesh, self.tableau).march(trajectory.start)
+            mesh = uniform_mesh(torch.ones(rows, stretches, dtype=torch.int64, device=lost.device))
+            path = _standing(trajectory, mesh, self.stages)
         else:
             mesh, path = kept
         limit = FRESH if kept is None else KEPT
-        lost = torch.zeros(trajectory.length.shape[1], dtype=torch.bool, device=path.device)
         while True:
-            steps = Steps.on(trajectory, mesh, self.tableau)
-            path, matrices = self._newton(steps, path, lost)
-            error = steps.error(path, self.rtol, self.atol)
-            failed = ~torch.isfinite(path).flatten(2).all(2)[0]
-            error = torch.where(failed[:, None], torch.full_like(error, 1e4), error.nan_to_num(1e4, 1e4, 1e4))
-            parts = torch.ceil((2.0 * error) ** (1.0 / self.tableau.order)).clamp(2, 4).to(torch.int64)
-            parts = torch.where((error > limit) & ~lost[:, None], parts, torch.ones_like(parts))
-            used = (mesh.right > mesh.left) | mesh.last
-            lost = lost | ((parts * used).sum(1) > MAX_STEPS)
+            steps = Steps.on(trajectory, mesh, self.method)
+            path, linear, moved = self._newton(steps, path, lost)
+            settled = lost | (moved < SETTLED).all(1)
+            error = steps.error(path, self.rtol, self.atol).nan_to_num(torch.inf)
+            parts = torch.ceil((1.5 * error) ** (0.5 / self.stages)).nan_to_num(posinf=4.0).clamp(2, 4).to(torch.int64)
+            used = (mesh.right > mesh.left) & (steps.dt[0, ..., 0, 0] > 0)
+            cut = used & ~lost[:, None] & torch.where(settled[:, None], error > limit, moved >= SETTLED)
+            parts = torch.where(cut & settled[:, None], parts, torch.where(cut, 2, 1))
+            lost = lost | (parts.sum(1) > MAX_STEPS) | (~settled & ~cut.any(1))
             parts = torch.where(lost[:, None], torch.ones_like(parts), parts)
             if bool((parts == 1).all()):
                 break
-            mesh, limit = refine(mesh, parts), FRESH if kept is None else 0.5 * KEPT
-            path = Steps.on(trajectory, mesh, self.tableau).march(trajectory.start)
+            finer, limit = refine(mesh, parts), FRESH if kept is None else 0.5 * KEPT
+            path = _interpolated(path, mesh, finer, parts, settled, trajectory)
+            mesh = finer
         if bool(lost.any()):
-            path = torch.where(lost[:, None, None], torch.ones_like(path), path)
-            matrices = torch.where(lost[:, None, None, None], torch.zeros_like(matrices), matrices)
-        remember(trajectory, mesh, path, lost)
-        return mesh, path, matrices, lost
+            path = Path(*(torch.where(lost.view(1, -1, *[1] * (v.dim() - 2)), 1.0, v) for v in (path.x, path.stages)))
+            linear = Steps.on(_resting(trajectory, lost), mesh, self.method).linearise(path)
+        grown = kept is not None and mesh.steps > WILD * kept[0].steps
+        remember(trajectory, mesh, path, lost | grown)
+        return mesh, path, linear, lost
 
-    def _newton(self, steps: Steps, path: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
-        """States after Newton iterations from `path`, and the matrices of the last linearisation."""
-        start = steps.trajectory.start
-        path = torch.cat([start.unsqueeze(2).expand(-1, path.shape[1], 1, -1), path[:, :, 1:]], 2)
-        for attempt in range(2):
-            for _ in range(self.max_newton):
-                value, matrices = steps.linearise(path[:, :, :-1])
-                new = _solved(Recursion(matrices), value, path)
-                scale = path.abs() + path.abs().amax(2, keepdim=True) * 1e-3 + 1e-300
-                change = torch.where(lost[:, None, None], torch.zeros_like(path), (new - path).abs() / scale)
-                path = new
-                if not bool(torch.isfinite(change).all()):
-                    break
-                if float(change.max()) < 1e-4:
-                    return path, matrices
-            if attempt == 0:
-                path = steps.march(start)
-        return path, matrices
+    def _newton(self, steps: Steps, path: Path, lost: Tensor) -> tuple[Path, Linearisation, Tensor]:
+        """Newton iterations from `path`; the path, the last linearisation, and each step's last move [R, G]."""
+        for _ in range(self.max_newton):
+            linear = steps.linearise(path)
+            new = linear.correct(path, *steps.defects(path))
+            scale = path.stages.abs() + 1e-3 * path.stages.abs().amax((2, 3), keepdim=True) + 1e-300
+            moved = ((new.stages - path.stages).abs() / scale).amax((3, 4))[0].nan_to_num(torch.inf, torch.inf)
+            path = new
+            largest = torch.where(lost, 0.0, moved.amax(1))
+            if bool(((largest < SETTLED) | torch.isinf(largest)).all()):
+                break
+        # one more step with the same matrices: the error was SETTLED, it is now of the order of its square
+        path = linear.correct(path, *steps.defects(path))
+        return path, linear, moved
 
 
-def _solved(recursion: Recursion, value: Tensor, x: Tensor) -> Tensor:
-    """States of the recursion linearised at x [K, R, G + 1, n], where one step leads to `value` [K, R, G, n]."""
-    k = max(value.shape[0], x.shape[0])
-    ahead = value.permute(1, 2, 3, 0).expand(-1, -1, -1, k)
-    moved = recursion.matrices[:, 1:] @ x[:, :, 1:-1].permute(1, 2, 3, 0)
-    b = torch.cat([ahead[:, :1], ahead[:, 1:] - moved], 1)
-    solved = recursion(b).permute(3, 0, 1, 2)
-    return torch.cat([x[:, :, :1].expand(k, -1, -1, -1), solved], 2)
+def _standing(trajectory: Trajectory, mesh: Mesh, stages: int) -> Path:
+    """A first guess: the state moved by the events only."""
+    total = torch.cumsum(trajectory.add, 2)
+    reset = trajectory.keep == 0
+    if bool(reset.any()):
+        index = torch.arange(reset.shape[-1], device=reset.device).expand_as(reset)
+        opened = torch.cummax(torch.where(reset, index, torch.zeros_like(index)), -1).values
+        opened = opened.unsqueeze(-1).expand_as(total)
+        before = total.gather(2, opened) - trajectory.add.gather(2, opened)
+        seen = (torch.cumsum(reset.to(torch.int64), -1) > 0).unsqueeze(-1)
+        total = torch.where(seen, total - before, total + trajectory.start.unsqueeze(2))
+    else:
+        total = total + trajectory.start.unsqueeze(2)
+    states = torch.cat([trajectory.start.unsqueeze(2), total[:, :, :-1]], 2)
+    rows, n = mesh.piece.shape[0], states.shape[-1]
+    x = states.gather(2, mesh.piece[None, :, :, None].expand(1, rows, -1, n))
+    return Path(x, x.unsqueeze(-2).expand(-1, -1, -1, stages, -1))
 
 
-def _chord(steps: Steps, recursion: Recursion, x: Tensor) -> Tensor:
-    """One chord iteration on the states between steps, [K, R, G + 1, n], with a graph."""
-    start = steps.trajectory.start.unsqueeze(2)
-    k = max(start.shape[0], x.shape[0])
-    if k > 1 and start.requires_grad or x.shape[0] > 1:
-        x = torch.cat([start.expand(k, -1, -1, -1), x[:, :, 1:].expand(k, -1, -1, -1)], 2)
-    return _solved(recursion, steps.advance(x[:, :, :-1]), x)
+def _interpolated(
+    path: Path, mesh: Mesh, finer: Mesh, parts: Tensor, settled: Tensor, trajectory: Trajectory
+) -> Path:
+    """A guess on a finer mesh: straight lines within the old steps; the events' path for rows that had not settled."""
+    ends = torch.cumsum(torch.where((mesh.right > mesh.left) | mesh.last, parts, torch.zeros_like(parts)), 1)
+    g = torch.arange(finer.steps, device=parts.device).expand(parts.shape[0], -1)
+    old = torch.searchsorted(ends, g.contiguous(), right=True).clamp(max=mesh.steps - 1)
+    n, s = path.x.shape[-1], path.stages.shape[-2]
+
+    def pick(value: Tensor) -> Tensor:
+        return value.gather(2, old[None, :, :, None].expand(1, *old.shape, n))
+
+    begin, end = pick(path.x), pick(path.end)
+    left, right = mesh.left.gather(1, old), mesh.right.gather(1, old)
+    width = (right - left).clamp(min=1e-300)
+    lower = ((finer.left - left) / width).clamp(0.0, 1.0)[None, ..., None]
+    upper = ((finer.right - left) / width).clamp(0.0, 1.0)[None, ..., None]
+    x = begin + (end - begin) * lower
+    after = begin + (end - begin) * upper
+    share = torch.linspace(0.0, 1.0, s + 1, dtype=x.dtype, device=x.device)[1:].view(s, 1)
+    stages = x.unsqueeze(-2) + (after - x).unsqueeze(-2) * share
+    fresh = _standing(trajectory, finer, s)
+    keep = settled[None, :, None, None] & torch.isfinite(stages).all(-1).all(-1)[..., None]
+    return Path(torch.where(keep, x, fresh.x), torch.where(keep.unsqueeze(-1), stages, fresh.stages))
 
 
-def recall(trajectory: Trajectory) -> tuple[Mesh, Tensor] | None:
-    """Mesh and states of these rows at their last evaluation."""
-    memory, places = trajectory.memory, trajectory.places
-    if memory is None or places is None:
-        return None
-    if "mesh" not in memory.values:
-        if memory.parent is None or "mesh" not in memory.parent[0].values:
-            return None
-        older, rows = memory.parent
-        memory.values = {
-            "mesh": older.values["mesh"].rows(rows),
-            "path": older.values["path"].index_select(1, rows),
-            "known": older.values["known"].index_select(0, rows),
-        }
-    if not bool(memory.values["known"][places].all()):
-        return None
-    whole = len(places) == len(memory.values["known"])
-    mesh, path = memory.values["mesh"], memory.values["path"]
-    if whole:
-        return mesh, path
-    mesh = mesh.rows(places)
-    steps = int(mesh.end.max()) + 1
-    return mesh.first(steps), path.index_select(1, places)[:, :, : steps + 1]
-
-
-def remember(trajectory: Trajectory, mesh: Mesh, path: Tensor, lost: Tensor) -> None:
-    """Keep mesh and states of these rows, except those without a solution."""
-    memory, places = trajectory.memory, trajectory.places
-    if memory is None or places is None:
-        return
-    total = memory.size
-    known = memory.values.get("known")
-    if len(places) == total and (known is None or not bool(lost.any())):
-        memory.values = {"mesh": mesh, "path": path, "known": ~lost}
-        return
-    if known is None:
-        known = torch.zeros(total, dtype=torch.bool, device=path.device)
-        memory.values["mesh"] = mesh.blank(total)
-        memory.values["path"] = path.new_zeros(1, total, *path.shape[2:])
-    good = torch.nonzero(~lost).flatten()
-    steps = max(mesh.steps, memory.values["mesh"].steps)
-    kept = memory.values["mesh"].padded(steps)
-    states = _longer(memory.values["path"], steps)
-    where = places[good]
-    memory.values["mesh"] = kept.put(where, mesh.padded(steps).rows(good))
-    memory.values["path"] = states.index_copy(1, where, _longer(path, steps).index_select(1, good))
-    memory.values["known"] = known.index_fill(0, where, True)
-
-
-def _longer(path: Tensor, steps: int) -> Tensor:
-    """States repeated at the end, for a mesh padded with steps of length zero."""
-    missing = steps + 1 - path.shape[2]
-    return path if missing == 0 else torch.cat([path, path[:, :, -1:].expand(-1, -1, missing, -1)], 2)
-
-
-def _weighted(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    """Sum of slopes with weights."""
-    total = torch.zeros_like(slopes[0])
-    for weight, k in zip(weights, slopes, strict=True):
-        if weight:
-            total = torch.add(total, k, alpha=weight)
-    return total
-
-
-@dataclass(frozen=True)
-class Steps:
-    """All steps of a mesh as one batch.
-
-    Attributes:
-        trajectory: What is solved.
-        mesh: Its mesh.
-        p: Individual parameters, each [K, R, 1] or [K, R, G].
-        time: [K, R, G] data's time at the beginning of each step.
-        dt: [K, R, G] its length.
-        rate: [K, R, G, n] input on it, or None.
-        keep: [K, R, G, 1] factor after it (0 at a reset).
-        add: [K, R, G, n] jump after it.
-    """
-
-    trajectory: Trajectory
-    mesh: Mesh
-    p: Names
-    time: Tensor
-    dt: Tensor
-    rate: Tensor | None
-    keep: Tensor
-    add: Tensor
-    tableau: Tableau
-
-    @classmethod
-    def on(cls, trajectory: Trajectory, mesh: Mesh, tableau: Tableau) -> Steps:
-        """The steps of a mesh."""
-        length = gather_places(trajectory.length, mesh.piece)
-        begin = gather_places(trajectory.begin, mesh.piece)
-        rate = None if trajectory.rate is None else gather_places(trajectory.rate, mesh.piece)
-        last = mesh.last[None, :, :, None]
-        keep = torch.where(last, gather_places(trajectory.keep, mesh.piece).unsqueeze(-1), torch.ones_like(length[:1, ..., None]))
-        add = gather_places(trajectory.add, mesh.piece)
-        return cls(
-            trajectory,
-            mesh,
-            at_places(trajectory.p, "p", mesh.piece),
-            begin + mesh.left * length,
-            length * (mesh.right - mesh.left),
-            rate,
-            keep,
-            torch.where(last, add, torch.zeros_like(add)),
-            tableau,
-        )
-
-    def slope(self, c: float, x: Tensor) -> Tensor:
-        """dt f at a stage."""
-        time = self.time if c == 0.0 else self.time + c * self.dt
-        out = self.trajectory.field(self.p, time, x)
-        if self.rate is not None:
-            out = out + self.rate
-        return out * self.dt.unsqueeze(-1)
-
-    def _stages(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        slopes: list[Tensor] = []
-        for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
-            y = x
-            for weight, k in zip(row, slopes, strict=True):
-                if weight:
-                    y = torch.add(y, k, alpha=weight)
-            slopes.append(self.slope(c, y))
-        y = x
-        for weight, k in zip(self.tableau.b, slopes, strict=True):
-            if weight:
-                y = torch.add(y, k, alpha=weight)
-        return y, slopes
-
-    def advance(self, x: Tensor) -> Tensor:
-        """States after every step (and its event) from those before, [K, R, G, n]."""
-        return self._stages(x)[0] * self.keep + self.add
-
-    def linearise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`advance` at x [1, R, G, n] and its Jacobian [R, G, n, n], without a graph."""
-        n = x.shape[-1]
-        with torch.enable_grad():
-            leaf = x.detach().expand(n, *x.shape[1:]).clone().requires_grad_()
-            value = self.advance(leaf)
-            seed = torch.eye(n, dtype=x.dtype, device=x.device)[:, None, None, :].expand_as(value)
-            (rows,) = torch.autograd.grad(value, leaf, seed)
-        return value[:1].detach(), rows.permute(1, 2, 0, 3)
-
-    def march(self, start: Tensor) -> Tensor:
-        """The trajectory step by step, [1, R, G + 1, n]."""
-        x = start
-        states = [x]
-        for g in range(self.mesh.steps):
-            x = self.one(g).advance(x.unsqueeze(2)).squeeze(2)
-            states.append(x)
-        return torch.stack(states, 2)
-
-    def one(self, g: int) -> Steps:
-        """A single step as a batch."""
-        part = slice(g, g + 1)
-        return Steps(
-            self.trajectory,
-            self.mesh,
-            Names("p", {k: v[:, :, part] if v.shape[2] > 1 else v for k, v in self.p.items()}),
-            self.time[:, :, part],
-            self.dt[:, :, part],
-            None if self.rate is None else self.rate[:, :, part],
-            self.keep[:, :, part],
-            self.add[:, :, part],
-            self.tableau,
-        )
-
-    def error(self, path: Tensor, rtol: float, atol: float) -> Tensor:
-        """Estimated error of every step over its tolerance, [R, G]."""
-        x = path[:, :, :-1]
-        end, slopes = self._stages(x)
-        slopes.append(self.slope(1.0, end))
-        estimate = _weighted(self.tableau.error, slopes)
-        if self.tableau.coarse:
-            coarse = _weighted(self.tableau.coarse, slopes)
-            estimate = estimate**2 / torch.sqrt(estimate**2 + 0.01 * coarse**2 + 1e-300)
-        size = torch.maximum(x.abs(), end.abs())
-        largest = path.abs().amax(2, keepdim=True)
-        scale = rtol * size + atol * largest + 1e-300
-        return (estimate.abs() / scale).amax(-1)[0]
+def _resting(trajectory: Trajectory, lost: Tensor) -> Trajectory:
+    """The same with the lost rows at rest, so that their linearisation is finite."""
+    length = torch.where(lost[:, None], torch.zeros_like(trajectory.length), trajectory.length)
+    return Trajectory(
+        trajectory.field,
+        trajectory.p,
+        trajectory.begin,
+        length.nan_to_num(0.0),
+        trajectory.rate,
+        trajectory.keep,
+        trajectory.add,
+        trajectory.start.nan_to_num(1.0),
+    )

@@ -14,6 +14,7 @@ from deepnlme.axes import Names
 from deepnlme.dynamics.vector_field import VectorField
 from deepnlme.errors import ModelError
 
+
 class Solver(Protocol):
     """Integrates the pieces of a timeline."""
 

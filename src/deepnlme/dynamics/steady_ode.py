@@ -20,6 +20,8 @@ from deepnlme.dynamics.timeline import gather_time
 from deepnlme.dynamics.vector_field import VectorField
 
 _CYCLES, _NEWTON, _CHORD_STEPS = 3, 50, 3
+_LARGEST = 1e10
+"""Number of dosing intervals to reach the steady state, above which there is none."""
 
 
 def steady_states(
@@ -35,7 +37,14 @@ def steady_states(
 
 
 def _steady_state(
-    field: VectorField, solver: Solver, p: Names, batch: Batch, doses: Administered, plan: SteadyState, d: int, start: Tensor
+    field: VectorField,
+    solver: Solver,
+    p: Names,
+    batch: Batch,
+    doses: Administered,
+    plan: SteadyState,
+    d: int,
+    start: Tensor,
 ) -> Tensor:
     """The state at the record of the d-th dose of each row, [K, R, n]; zero where it is no steady-state dose."""
     record = batch.dose_record[:, d : d + 1]
@@ -120,6 +129,8 @@ def _fixed_point(cycle: Callable[[Tensor], Tensor], start: Tensor, active: Tenso
         settled = (step.abs() <= 10.0 * tolerance * scale + 1e-12).all(-1, keepdim=True)
         if bool((settled | ~torch.isfinite(step).all(-1, keepdim=True)).all()):
             break
+    # a state that keeps growing has no steady state, though rounding may give it one
+    settled = settled & (inverse.abs().amax((-2, -1)).unsqueeze(-1) < _LARGEST)
     x = torch.where(settled, x, torch.full_like(x, torch.nan))
     for _ in range(_CHORD_STEPS):
         x = x + torch.where(active, (inverse @ (cycle(x) - x).unsqueeze(-1)).squeeze(-1), torch.zeros_like(x))

@@ -1,8 +1,11 @@
 """Each row's own timeline: its events in order, and what every engine needs to move along it.
 
 Ties at equal times are decided as follows, for every engine: infusions end first; then additional doses (ADDL) act;
-then the records act in the order of the file, a reset before the dose of the same record. A dose that lag time moves
-to the time of a record acts before that record. Doses given before a reset have no effect after it.
+then the records act in the order of the file, a reset before the dose of the same record, and the record itself is read
+last: at a dose record the state includes the dose. A dose that lag time moves to the time of a record acts before that
+record. Doses given before a reset or a steady-state dose with SS=1 (their infusions, lagged and additional doses too)
+have no effect after it. The semantics are those of NONMEM's PREDPP (Users Guide VI, chapter V; help on DOSE, SS, ADDL),
+but for what docs/events.md lists.
 """
 
 from __future__ import annotations
@@ -96,11 +99,13 @@ def build_timeline(
     running = None
     if overlap is not None and doses.infusions:
         left, implied = implied_infusions(batch, doses, overlap)
-        if left is not None:
+        if left is not None and implied is not None:
             running = implied.sum(-1)
             events = _implied_ends(batch, left, implied).join(events)
     events = events.sort()
-    dt = torch.diff(events.time, dim=-1, prepend=events.time[..., :1])
+    # from the first record on, although the first event (a lagged dose, a marked record) may come later
+    begin = batch.time[:, :1].expand(events.time.shape[0], -1, -1)
+    dt = torch.diff(events.time, dim=-1, prepend=begin)
     is_reset = events.kind == RESET
     segment = torch.cumsum(is_reset.to(torch.int64), -1)
     add = _reset_states(initial, is_reset, events.ref)

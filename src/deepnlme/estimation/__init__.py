@@ -5,12 +5,12 @@ from deepnlme.estimation.fo import FO
 from deepnlme.estimation.foce import FOCE
 from deepnlme.estimation.inner import EBEStatus
 from deepnlme.estimation.laplace import Laplace
+from deepnlme.estimation.load import load_fit
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.naive_pooled import NaivePooled
 from deepnlme.estimation.optimiser import FitStatus
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.result import Fit
-from deepnlme.estimation.storage import load_fit
 
 __all__ = [
     "FO",

@@ -20,7 +20,7 @@ from deepnlme.estimation.foce import FOCE
 from deepnlme.estimation.individuals import block_cholesky, prediction_table
 from deepnlme.estimation.inner import InnerOptions
 from deepnlme.estimation.method import Method
-from deepnlme.estimation.objective import Evaluation, MarginalObjective
+from deepnlme.estimation.objective import MarginalObjective
 from deepnlme.estimation.optimiser import FitStatus, Optimum, Trace, optimise
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.result import Fit
@@ -135,9 +135,7 @@ def _objective(joint: Joint, method: Method, options: Options) -> MarginalObject
     return MarginalObjective(joint, method, inner, options.device, options.max_numbers)
 
 
-def _best_of_starts(
-    objective: MarginalObjective, u: np.ndarray, options: Options
-) -> tuple[Optimum, tuple[float, ...]]:
+def _best_of_starts(objective: MarginalObjective, u: np.ndarray, options: Options) -> tuple[Optimum, tuple[float, ...]]:
     """Fits from the given and from drawn initial values; the best one, and the values all of them reached."""
     checkpoint = Checkpoint.open(options.checkpoint, objective)
     generator = np.random.default_rng(options.seed)
@@ -206,8 +204,18 @@ def evaluate_ofv(
     seconds = {"evaluation": time.perf_counter() - began}
     status = FitStatus.NOTHING_TO_ESTIMATE if not len(u) else FitStatus.EVALUATED
     return Fit(
-        model, population, method, replace(options, covariance=None), status, u, evaluation, None, float("nan"),
-        Trace(), seconds, versions(),
+        model,
+        population,
+        method,
+        replace(options, covariance=None),
+        status,
+        u,
+        evaluation,
+        None,
+        float("nan"),
+        Trace(),
+        seconds,
+        versions(),
     )
 
 

@@ -72,9 +72,7 @@ def curvature(prediction: Prediction, sd: Tensor, jf: Tensor | None, js: Tensor 
     inverse = torch.where(use, 1.0 / (sd[0] * sd[0]), torch.zeros_like(sd[0]))
     ff, fs, ss = inverse, None, 2.0 * inverse
     if bool((prediction.cens != 0).any()):
-        cff, cfs, css = censored_curvature(
-            prediction.mean[0], sd[0], prediction.y, prediction.limit, prediction.cens
-        )
+        cff, cfs, css = censored_curvature(prediction.mean[0], sd[0], prediction.y, prediction.limit, prediction.cens)
         hidden = prediction.cens != 0
         ff, ss = torch.where(hidden, cff, ff), torch.where(hidden, css, ss)
         fs = torch.where(hidden, cfs, torch.zeros_like(cfs))

@@ -87,9 +87,9 @@ def prediction_table(
     """Predictions and residuals, one row per observation (or record).
 
     PRED = f(eta = 0), RES = DV - PRED; IPRED = f(eta_hat), IRES = DV - IPRED, IWRES = IRES / sd(eta_hat);
-    WRES = C0^(-1/2) (DV - PRED) with C0 = G0 Omega G0' + R0 at eta = 0, and with interaction also the variance that
-    the residual's own dependence on eta adds to first order, diag(sum_m dh_m Omega dh_m') over the independent parts h_m
-    of the residual (sd itself; a and b f of `combined2`). That is NONMEM's WRES, with and without INTERACTION.
+    WRES = C0^(-1/2) (DV - PRED) with C0 = G0 Omega G0' + R0 at eta = 0, and with interaction also the variance that the
+    residual's own dependence on eta adds to first order, diag(sum_m dh_m Omega dh_m') over the independent parts h_m of
+    the residual (sd itself; a and b f of `combined2`). That is NONMEM's WRES, with and without INTERACTION.
     CPRED = f(eta_hat) - G eta_hat and CWRES = C^(-1/2) (DV - CPRED) with C = G Omega G' + R at eta_hat (R at eta = 0
     without interaction). Symmetric square roots; all observations of a subject together. For log-normal endpoints
     residuals other than RES and IRES are those of log DV, and predictions are medians; other distributions have their
@@ -108,11 +108,11 @@ def prediction_table(
     for start in range(0, len(population), CHUNK):
         joint = Joint(model, population[start : start + CHUNK], slots="records", occasions=occasions)
         frames.append(_table(joint, free, z[start : start + CHUNK], interaction))
-    table = pd.concat(frames, ignore_index=True)
+    table: pd.DataFrame = pd.concat(frames, ignore_index=True)
     if not (population.records.cens != 0).any():
         table = table.drop(columns="CENS")
     if not all_records:
-        table = table[table["MDV"] == 0].drop(columns=["EVID", "MDV"])
+        table = table.loc[table["MDV"] == 0].drop(columns=["EVID", "MDV"])
     return table.reset_index(drop=True)
 
 
@@ -213,15 +213,15 @@ def _moments(joint: Joint, free: np.ndarray, z: np.ndarray) -> _Moments:
     prediction = joint.prediction(found, joint.batch)
     parts = _parts(joint, found, copies)
     slopes = jacobian([prediction.mean, *parts], leaf) if k else [None] * (1 + len(parts))
-    g, *along = (torch.zeros(copies, *prediction.y.shape, dtype=torch.float64) if s is None else s.detach() for s in slopes)
+    g, *along = (
+        torch.zeros(copies, *prediction.y.shape, dtype=torch.float64) if s is None else s.detach() for s in slopes
+    )
     interaction = torch.stack([(s * s).sum(0) for s in along]).sum(0)
     natural = [
         (d.natural(d.mean) if isinstance(d, Gaussian) else d.mean).detach()[0].expand(rows, sl.stop - sl.start)
         for d, sl in ((d, joint.batch.slices[name]) for name, d in found.items())
     ]
-    return _Moments(
-        _detached(prediction), prediction.mean[0].detach(), g[:k], torch.cat(natural, -1), interaction
-    )
+    return _Moments(_detached(prediction), prediction.mean[0].detach(), g[:k], torch.cat(natural, -1), interaction)
 
 
 def _parts(joint: Joint, found: dict[str, Any], copies: int) -> list[Tensor]:

@@ -124,7 +124,8 @@ def find_modes(method: Method, rows: Rows, start: Tensor, options: InnerOptions)
         damping = torch.where(better, torch.where(damping < 1e-3, torch.zeros_like(damping), damping * 0.1), damping)
         damping = torch.where(better, damping, torch.clamp(damping * 10.0, min=1.0))
         step, decrement = newton_step(g_kept, h_kept, damping)
-        small = (decrement >= 0) & (decrement <= options.tolerance**2) & torch.isfinite(best)
+        # damping shortens the step and the decrement, which would be at most 1 + mu times larger without it
+        small = (decrement >= 0) & (decrement * (1.0 + damping) <= options.tolerance**2) & torch.isfinite(best)
         stuck = (damping > 1e12) & ~small
         done = small | stuck
         length = step.norm(dim=-1, keepdim=True)

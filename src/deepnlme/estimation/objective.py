@@ -216,7 +216,7 @@ class MarginalObjective:
                     curvature.reshape(*shape, self.k, self.k),
                 )
             ),
-            status.reshape(shape).cpu().numpy(),
+            status=status.reshape(shape).cpu().numpy(),
         )
 
     def _penalty(self, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -191,8 +191,8 @@ def optimise(
     if watch.best is None:
         raise KeyboardInterrupt("interrupted before the first evaluation had ended")
     _, u, evaluation = watch.best
-    known = watch.hessian is not None and watch.hessian[0] == u.tobytes()
-    return Optimum(u, evaluation, status, watch.decrement, watch.trace, watch.hessian[1] if known else None)
+    known = watch.hessian[1] if watch.hessian is not None and watch.hessian[0] == u.tobytes() else None
+    return Optimum(u, evaluation, status, watch.decrement, watch.trace, known)
 
 
 def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: _Watch) -> FitStatus:

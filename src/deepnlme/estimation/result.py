@@ -220,8 +220,8 @@ class Fit:
     def epsilon_shrinkage(self) -> float:
         """100 (1 - sd(IWRES)) [%], with the standard deviation about zero, as NONMEM takes it.
 
-        All observations count. In a model with several eps NONMEM counts for each eps those on which it has an effect: for
-        the proportional one not those with IPRED = 0.
+        All observations count. In a model with several eps NONMEM counts for each eps those on which it has an effect:
+        for the proportional one not those with IPRED = 0.
         """
         iwres = self.predictions()["IWRES"].dropna().to_numpy(float)
         return 100.0 * (1.0 - math.sqrt(float(np.mean(iwres**2)))) if len(iwres) else math.nan
@@ -235,9 +235,7 @@ class Fit:
         key = "_all" if all_records else "_observed"
         if key not in self.__dict__:
             interaction = getattr(self.method, "interaction", self.method.name != "FO")
-            table = prediction_table(
-                self.model, self.population, self.free, self._modes[0], interaction, all_records
-            )
+            table = prediction_table(self.model, self.population, self.free, self._modes[0], interaction, all_records)
             self.__dict__[key] = table
         return self.__dict__[key].copy()
 
@@ -260,9 +258,7 @@ class Fit:
             lines.append(f"penalty (-2 log prior) {self.penalty:.4f}, not in the OFV")
         if self.covariance is not None:
             if self.covariance.ok and self.n_parameters:
-                lines.append(
-                    f"standard errors: {self.covariance.kind}, condition number {self.condition_number:.3g}"
-                )
+                lines.append(f"standard errors: {self.covariance.kind}, condition number {self.condition_number:.3g}")
             elif not self.covariance.ok:
                 lines.append(self.covariance.message)
         bad = self.unconverged

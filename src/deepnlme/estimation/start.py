@@ -26,8 +26,10 @@ def check_start(objective: MarginalObjective, u: np.ndarray) -> Evaluation:
     bad = np.flatnonzero(~np.isfinite(evaluation.subject[0]))
     if len(bad):
         status = EBEStatus(int(evaluation.status[0][bad[0]]))
-        reason = f"its random effects: {status.message}" if status is not EBEStatus.CONVERGED else (
-            "the Hessian of its random effects is not positive definite"
+        reason = (
+            f"its random effects: {status.message}"
+            if status is not EBEStatus.CONVERGED
+            else ("the Hessian of its random effects is not positive definite")
         )
         raise ModelError(
             f"Invalid initial values: the OFV is not finite for subject {population.ids[bad[0]]} "
@@ -53,8 +55,8 @@ def check_priors(joint: Joint, u: np.ndarray) -> None:
         found = declared.log_prior(torch.tensor(values[name], dtype=torch.float64))
         if not bool(torch.isfinite(found)):
             raise ModelError(
-                f"Invalid prior of `{name}`: its log density at the initial value {values[name]:g} is {float(found):g}. "
-                "Start where the prior has a density."
+                f"Invalid prior of `{name}`: its log density at the initial value {values[name]:g} is "
+                f"{float(found):g}. Start where the prior has a density."
             )
 
 

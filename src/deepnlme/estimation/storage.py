@@ -16,16 +16,12 @@ import numpy as np
 
 from deepnlme.data import Population
 from deepnlme.errors import DataError, DeepNLMEError, ModelError
-from deepnlme.estimation.covariance import Covariance
 from deepnlme.estimation.fo import FO
 from deepnlme.estimation.foce import FOCE
 from deepnlme.estimation.laplace import Laplace
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.naive_pooled import NaivePooled
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
-from deepnlme.estimation.optimiser import FitStatus, Trace
-from deepnlme.estimation.options import Options
-from deepnlme.joint import Joint
 from deepnlme.model import Model
 from deepnlme.parameters import Parameter, RandomEffects, Real
 
@@ -39,8 +35,22 @@ def fingerprint(population: Population) -> str:
     r = population.records
     digest.update(repr(population.ids).encode())
     digest.update(repr(sorted(population.interpolation.items())).encode())
-    for name in ("subject", "time", "dv", "evid", "observed", "amt", "rate", "duration", "ii", "addl", "ss", "cens",
-                 "limit", "occasion"):
+    for name in (
+        "subject",
+        "time",
+        "dv",
+        "evid",
+        "observed",
+        "amt",
+        "rate",
+        "duration",
+        "ii",
+        "addl",
+        "ss",
+        "cens",
+        "limit",
+        "occasion",
+    ):
         digest.update(np.ascontiguousarray(getattr(r, name)).tobytes())
     for name in ("cmt", "endpoint"):
         digest.update("|".join(getattr(r, name).tolist()).encode())
@@ -57,7 +67,12 @@ def _write(path: Path, head: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
     os.replace(temporary, path)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Head and arrays of a file.
+
+    Raises:
+        DataError: It is no file of this package, or of another format.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -78,7 +93,9 @@ def _declaration(declared: Any) -> str:
         kept = np.where(declared.fixed, np.diag(declared.omega), np.nan).tolist()
         if declared.block and declared.fixed.all():
             kept = declared.omega.tolist()
-        return f"RandomEffects({declared.names or declared.size}, block={declared.block}, by={declared.by}, kept={kept})"
+        return (
+            f"RandomEffects({declared.names or declared.size}, block={declared.block}, by={declared.by}, kept={kept})"
+        )
     if isinstance(declared, Parameter):
         parts = {f.name: getattr(declared, f.name) for f in dataclasses.fields(declared)}
         value = parts.pop("value")
@@ -105,7 +122,7 @@ def _head(model: Model, population: Population, method: Method) -> dict[str, Any
     }
 
 
-def _check(head: dict[str, Any], model: Model, population: Population, path: Path) -> None:
+def check(head: dict[str, Any], model: Model, population: Population, path: Path) -> None:
     """Refuse a file of another model or other data."""
     names = [str(n) for n in head["names"]]
     here = {n: _declaration(d) for n, d in model.declared.items()}
@@ -140,7 +157,9 @@ def save_fit(fit: Any, path: str | Path) -> None:
         "starts": list(fit.starts),
         "estimates": fit.estimates,
         "ofv": fit.ofv,
-        "covariance": None if fit.covariance is None else {"kind": fit.covariance.kind, "message": fit.covariance.message},
+        "covariance": None
+        if fit.covariance is None
+        else {"kind": fit.covariance.kind, "message": fit.covariance.message},
     }
     arrays = {"free": fit.free}
     arrays |= {f"evaluation.{f}": getattr(fit.evaluation, f) for f in Evaluation.__dataclass_fields__}
@@ -149,27 +168,8 @@ def save_fit(fit: Any, path: str | Path) -> None:
     _write(Path(path), head, arrays)
 
 
-def load_fit(path: str | Path, model: Model, population: Population) -> Any:
-    """Read a fit that `Fit.save` wrote; the model and the data are given again and checked.
-
-    Raises:
-        ModelError: Another model.
-        DataError: Other data, or a file that is no fit.
-    """
-    path = Path(path)
-    head, arrays = _read(path)
-    with _damage(path):
-        parts = dict(head["method"])
-        method = METHODS[parts.pop("class")](**parts)
-    if not method.uses_omega and model.groups:
-        model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
-    with _damage(path):
-        _check(head, model, population, path)
-        return _restored(head, arrays, model, population, method)
-
-
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def damage(path: Path) -> Iterator[None]:
     """Whatever else goes wrong in reading a file is damage to the file."""
     try:
         yield
@@ -180,38 +180,8 @@ def _damage(path: Path) -> Iterator[None]:
         raise DataError(f"Invalid file {path}: it is damaged, or of another version ({what}).") from error
 
 
-def _restored(head: dict[str, Any], arrays: dict[str, np.ndarray], model: Model, population: Population, method: Method):
-    """The fit; arrays of the wrong size raise ValueError."""
-    from deepnlme.estimation.result import Fit
-
-    p, s, k = model.space.size, len(population), Joint(model, population).k
-    shapes = {"u": (1, p), "gradient": (1, p), "subject": (1, s), "subject_gradient": (1, s, p), "z": (1, s, k)}
-    shapes |= {"curvature": (1, s, k, k), "status": (1, s)}
-    evaluation = {}
-    for f in Evaluation.__dataclass_fields__:
-        evaluation[f] = _sized(arrays, f"evaluation.{f}", shapes.get(f, (1,)))
-    found = None
-    if head["covariance"] is not None:
-        parts = {f: _sized(arrays, f"covariance.{f}", (p, p)) for f in ("r", "s", "free", "natural")}
-        found = Covariance(head["covariance"]["kind"], **parts, message=head["covariance"]["message"])
-    return Fit(
-        model,
-        population,
-        method,
-        Options(**head["options"]),
-        FitStatus[head["status"]],
-        _sized(arrays, "free", (p,)),
-        Evaluation(**evaluation),
-        found,
-        head["decrement"],
-        Trace(**head["trace"]),
-        head["seconds"],
-        head["versions"],
-        tuple(head["starts"]),
-    )
-
-
-def _sized(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+def sized(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One array of a file, which must have this shape (KeyError, ValueError)."""
     if arrays[name].shape != shape:
         raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
     return arrays[name]
@@ -244,11 +214,11 @@ class Checkpoint:
         joint = objective.joint
         made = cls(Path(path), _head(joint.model, joint.population, objective.method))
         if made.path.exists():
-            head, arrays = _read(made.path)
-            with _damage(made.path):
-                _check(head, joint.model, joint.population, made.path)
-                made.u = _sized(arrays, "u", (joint.space.size,))
-                made.z = _sized(arrays, "z", (len(joint.population), joint.k))
+            head, arrays = read(made.path)
+            with damage(made.path):
+                check(head, joint.model, joint.population, made.path)
+                made.u = sized(arrays, "u", (joint.space.size,))
+                made.z = sized(arrays, "z", (len(joint.population), joint.k))
         return made
 
     def save(self, u: np.ndarray, evaluation: Evaluation) -> None:

@@ -85,12 +85,12 @@ def _number(value: float, digits: int = 4) -> str:
 def render(table: pd.DataFrame) -> str:
     """The table as text; empty columns are left out."""
     shown = pd.DataFrame(index=table.index)
-    if (table["Unit"] != "").any():
+    if bool((table["Unit"] != "").any()):
         shown["Unit"] = table["Unit"]
     shown["Estimate"] = [
         f"{_number(v, 5)}{' FIX' if fixed else ''}" for v, fixed in zip(table["Estimate"], table["Fixed"], strict=True)
     ]
-    if table["SE"].notna().any():
+    if bool(table["SE"].notna().any()):
         shown["SE"] = [_number(v, 3) for v in table["SE"]]
         shown["RSE%"] = [_number(v, 3) for v in table["RSE%"]]
         shown["95% CI"] = [
@@ -98,6 +98,6 @@ def render(table: pd.DataFrame) -> str:
             for a, b in zip(table["CI95 low"], table["CI95 high"], strict=True)
         ]
     for column in ("BSV CV%", "Shrinkage%"):
-        if table[column].notna().any():
+        if bool(table[column].notna().any()):
             shown[column] = [_number(v, 3) for v in table[column]]
     return shown.reset_index().to_string(index=False)

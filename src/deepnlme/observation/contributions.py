@@ -47,7 +47,9 @@ def censored_log_probability(
     return out
 
 
-def censored_curvature(mean: Tensor, sd: Tensor, y: Tensor, limit: Tensor, cens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def censored_curvature(
+    mean: Tensor, sd: Tensor, y: Tensor, limit: Tensor, cens: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (ff, fs, ss) of a censored observation in the curvature of FOCE: Gauss-Newton in the standardised limits.
 
     -log P is convex in the standardised limits z = (L - f)/s, so its second derivatives there, carried to (f, s) by

@@ -47,9 +47,7 @@ def _tensors(*values: Any) -> list[Tensor]:
     first = next((v for v in values if isinstance(v, Tensor)), None)
     if first is None:
         return [torch.as_tensor(v, dtype=torch.float64).reshape(1, 1, 1) for v in values]
-    return list(
-        torch.broadcast_tensors(*[torch.as_tensor(v, dtype=first.dtype, device=first.device) for v in values])
-    )
+    return list(torch.broadcast_tensors(*[torch.as_tensor(v, dtype=first.dtype, device=first.device) for v in values]))
 
 
 def _parts(mean: Tensor, sd: Any, whole: Tensor) -> tuple[Tensor, ...]:
@@ -173,7 +171,7 @@ def combined1(f: Tensor, a: Any, b: Any) -> Tensor:
 def combined2(f: Tensor, a: Any, b: Any) -> Tensor:
     """sd = sqrt(a^2 + b^2 f^2): variances add (NONMEM's y = f + f eps1 + eps2, Monolix's combined2)."""
     sd = torch.sqrt(a * a + (b * f) ** 2)
-    sd.__dict__["parts"] = (a, b * f)
+    vars(sd)["parts"] = (a, b * f)
     return sd
 
 

@@ -95,7 +95,10 @@ class Parameter:
 class Real(Parameter):
     """Any real number; optimised in units of its initial magnitude."""
 
-    range = "any finite number"
+    @property
+    def range(self) -> str:
+        """Any finite number."""
+        return "any finite number"
 
     @property
     def scale(self) -> float:
@@ -119,7 +122,10 @@ class Real(Parameter):
 class Positive(Parameter):
     """A positive number; optimised as its logarithm."""
 
-    range = "a positive number"
+    @property
+    def range(self) -> str:
+        """Positive numbers."""
+        return "a positive number"
 
     def contains(self, value: float) -> bool:
         """Positive and finite."""

@@ -114,7 +114,9 @@ class RandomEffects:
     def with_omega(self, omega: Any) -> RandomEffects:
         """The same group with another Omega; whether fixed parts stay is not looked at."""
         fixed = bool(self.fixed.all()) or tuple(n for n, f in zip(self.names, self.fixed, strict=False) if f)
-        return RandomEffects(*(self.names or (self.size,)), omega=omega, block=self.block, fixed=fixed or False, by=self.by)
+        return RandomEffects(
+            *(self.names or (self.size,)), omega=omega, block=self.block, fixed=fixed or False, by=self.by
+        )
 
     def labels(self, attribute: str) -> tuple[str, ...]:
         """Names of the effects as shown in tables: the given ones, or ``latent1``, ``latent2``, ..."""
@@ -166,5 +168,5 @@ def _semidefinite_cholesky(omega: np.ndarray) -> np.ndarray:
         return np.sqrt(omega)
     values, vectors = np.linalg.eigh(omega)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    q, r = np.linalg.qr(root.T)
+    _, r = np.linalg.qr(root.T)
     return (r * np.where(np.diag(r) < 0, -1.0, 1.0)[:, None]).T

@@ -103,7 +103,9 @@ class ParameterSpace:
             else:
                 self._set_omega_element(omega, name, _number(name, value))
         for name, group in self.groups.items():
-            keep = np.outer(group.fixed, group.fixed) if not group.block else np.full((group.size,) * 2, group.fixed.all())
+            keep = (
+                np.outer(group.fixed, group.fixed) if not group.block else np.full((group.size,) * 2, group.fixed.all())
+            )
             if not np.allclose(omega[name][keep], group.omega[keep], rtol=1e-10, atol=0):
                 raise ModelError(f"Invalid Omega of `{name}`: it is fixed. Declare it without fixed=True to change it.")
             omega[name][keep] = group.omega[keep]

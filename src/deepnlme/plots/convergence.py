@@ -46,7 +46,7 @@ def convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, wi
         right.plot(iteration, np.maximum(path.decrement, 1e-300), "o-", color=VERMILION, label="expected improvement")
         right.axhline(fit.options.tolerance, color=GREY, ls="--", lw=0.8, zorder=1, label="tolerance")
         right.set_yscale("log")
-        right.set_ylabel("Expected improvement")
+        right.set_ylabel("Improvement to go")
         right.legend()
         for ax in (left, right):
             ax.set_xlabel("Iteration")

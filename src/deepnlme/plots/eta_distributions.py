@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_TICKS = 500
+"""Estimates beyond which single ones are not marked."""
+
 
 def eta_distributions(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE) -> Figure:
     """A histogram of the EBEs of each random effect, with N(0, omega) and the shrinkage.
 
-    Bars show densities, ticks at the bottom the single estimates, the line the normal density with the estimated
-    variance. EBEs narrower than the line are shrunken: what they say about a distribution or a covariate is then weak.
-    Effects by occasion are shown over all occasions of all subjects.
+    Bars show densities, ticks at the bottom the single estimates (up to 500), the line the normal density with the
+    estimated variance. EBEs narrower than the line are shrunken: what they say about a distribution or a covariate is
+    then weak. Effects by occasion are shown over all occasions of all subjects.
 
     Args:
         fit: A fit of a model with random effects, by a method that uses Omega.
@@ -68,7 +71,8 @@ def _samples(fit: Fit) -> dict[str, np.ndarray]:
 def _one(ax: Axes, values: np.ndarray, variance: float) -> None:
     bins = min(max(int(np.ceil(np.sqrt(len(values)))), 5), 40)
     ax.hist(values, bins=bins, density=True, color=SKY, alpha=0.7, edgecolor="white", linewidth=0.4, label="EBEs")
-    ax.plot(values, np.full(len(values), 0.02), "|", color=BLACK, ms=5, mew=0.6, transform=ax.get_xaxis_transform())
+    few = values if len(values) <= MOST_TICKS else values[:0]
+    ax.plot(few, np.full(len(few), 0.02), "|", color=BLACK, ms=5, mew=0.6, transform=ax.get_xaxis_transform())
     if variance > 0:
         sd = np.sqrt(variance)
         reach = max(3.0 * sd, float(np.abs(values).max()) * 1.05)

@@ -17,6 +17,7 @@ from deepnlme.plots.style import (
     BLUE,
     DOUBLE,
     GREY,
+    MANY,
     VERMILION,
     axes_for,
     legend_above,
@@ -94,7 +95,16 @@ def _against_prediction(ax: Axes, table: pd.DataFrame, column: str, scale: str) 
         ax.set_xscale("log")
         ax.set_yscale("log")
         _say_hidden(ax, len(x) - int(shown.sum()))
-    ax.plot(x[shown & ~censored], y[shown & ~censored], "o", color=BLUE, alpha=0.5, mew=0, label="observed")
+    ax.plot(
+        x[shown & ~censored],
+        y[shown & ~censored],
+        "o",
+        color=BLUE,
+        alpha=0.5,
+        mew=0,
+        rasterized=len(x) > MANY,
+        label="observed",
+    )
     if censored.any():
         which = shown & censored
         ax.plot(x[which], y[which], "v", mfc="none", mec=BLACK, mew=0.6, label="censored")
@@ -119,7 +129,7 @@ def _residuals(ax: Axes, table: pd.DataFrame, column: str, scale: str) -> None:
         shown = positive
     for level, dashes in ((0.0, "-"), (Z95, "--"), (-Z95, "--")):
         ax.axhline(level, color=GREY, lw=0.8, ls=dashes, zorder=1)
-    ax.plot(x[shown], y[shown], "o", color=BLUE, alpha=0.5, mew=0, label="observed")
+    ax.plot(x[shown], y[shown], "o", color=BLUE, alpha=0.5, mew=0, rasterized=len(x) > MANY, label="observed")
     bound = max(4.0, 1.08 * float(np.abs(y[shown]).max(initial=0.0)))
     ax.set_ylim(-bound, bound)
     _smooth(ax, x[shown], y[shown], scale, both_scaled=False)

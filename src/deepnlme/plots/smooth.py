@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+MOST = 5_000
+"""Points beyond which every second, third, ... of them in order of position is used."""
+
 
 def local_linear(x: np.ndarray, y: np.ndarray, at: np.ndarray, share: float = 0.6) -> np.ndarray:
     """Locally weighted linear regression with tricube weights over the nearest `share` of the points.
@@ -19,6 +22,9 @@ def local_linear(x: np.ndarray, y: np.ndarray, at: np.ndarray, share: float = 0.
 
     Source: Cleveland 1979, J Am Stat Assoc 74:829 (without the robustness iterations).
     """
+    if len(x) > MOST:
+        kept = np.argsort(x)[:: -(-len(x) // MOST)]
+        x, y = x[kept], y[kept]
     n = max(min(int(np.ceil(share * len(x))), len(x)), 2)
     distance = np.abs(at[:, None] - x[None, :])
     reach = np.sort(distance, 1)[:, n - 1 : n]

@@ -24,6 +24,9 @@ SINGLE, DOUBLE = 85.0, 180.0
 
 MM_PER_INCH = 25.4
 
+MANY = 5_000
+"""Points beyond which they are drawn as an image, also in a vector format."""
+
 _SETTINGS = {
     "font.size": 8.0,
     "axes.titlesize": 8.0,

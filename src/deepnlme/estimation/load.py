@@ -1,0 +1,69 @@
+"""Reading a fit that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepnlme.data import Population
+from deepnlme.estimation.covariance import Covariance
+from deepnlme.estimation.method import Method
+from deepnlme.estimation.objective import Evaluation
+from deepnlme.estimation.optimiser import FitStatus, Trace
+from deepnlme.estimation.options import Options
+from deepnlme.estimation.result import Fit
+from deepnlme.estimation.storage import METHODS, check, damage, read, sized
+from deepnlme.joint import Joint
+from deepnlme.model import Model
+
+
+def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
+    """Read a fit that `Fit.save` wrote; the model and the data are given again and checked.
+
+    Raises:
+        ModelError: Another model.
+        DataError: Other data, or a file that is no fit.
+    """
+    path = Path(path)
+    head, arrays = read(path)
+    with damage(path):
+        parts = dict(head["method"])
+        method = METHODS[parts.pop("class")](**parts)
+    if not method.uses_omega and model.groups:
+        model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
+    with damage(path):
+        check(head, model, population, path)
+        return _restored(head, arrays, model, population, method)
+
+
+def _restored(
+    head: dict[str, Any], arrays: dict[str, np.ndarray], model: Model, population: Population, method: Method
+) -> Fit:
+    """The fit; arrays of the wrong size raise ValueError."""
+    p, s, k = model.space.size, len(population), Joint(model, population).k
+    shapes = {"u": (1, p), "gradient": (1, p), "subject": (1, s), "subject_gradient": (1, s, p), "z": (1, s, k)}
+    shapes |= {"curvature": (1, s, k, k), "status": (1, s)}
+    evaluation = {}
+    for f in Evaluation.__dataclass_fields__:
+        evaluation[f] = sized(arrays, f"evaluation.{f}", shapes.get(f, (1,)))
+    found = None
+    if head["covariance"] is not None:
+        parts = {f: sized(arrays, f"covariance.{f}", (p, p)) for f in ("r", "s", "free", "natural")}
+        found = Covariance(head["covariance"]["kind"], **parts, message=head["covariance"]["message"])
+    return Fit(
+        model,
+        population,
+        method,
+        Options(**head["options"]),
+        FitStatus[head["status"]],
+        sized(arrays, "free", (p,)),
+        Evaluation(**evaluation),
+        found,
+        head["decrement"],
+        Trace(**head["trace"]),
+        head["seconds"],
+        head["versions"],
+        tuple(head["starts"]),
+    )
