@@ -276,7 +276,7 @@ def _slots(population: Population, layout: Layout, slots: str) -> tuple[np.ndarr
         flat = np.flatnonzero(endpoint == e)
         position, ok = padded_index(r.subject[flat], n)
         if len(flat):
-            local = np.where(ok.any(1)[:, None], flat[position] - starts[:-1][:, None], 0)
+            local = np.where(np.any(ok, axis=1, keepdims=True), flat[position] - starts[:-1][:, None], 0)
         else:
             local = np.zeros((n, 0), dtype=np.int64)
         ok = ok & r.observed[local + starts[:-1][:, None]] if local.shape[1] else ok

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -151,9 +151,11 @@ class TorchDiffEq:
         if self.method in self._FIXED:
             parts = torch.arange(self.steps, dtype=x.dtype, device=x.device) / self.steps
             fine = torch.cat([*(parts + g for g in grid[:-1]), grid[-1:]])
-            return odeint(slope, x, fine, method=self.method, options={"perturb": True})[self.steps :: self.steps]
+            every: Any = odeint(slope, x, fine, method=self.method, options={"perturb": True})
+            return every[self.steps :: self.steps]
         # every step ends at the end of a piece, so that nothing is interpolated, and begins with the next piece's field
         options = {"norm": norm, "max_num_steps": self.max_steps, "step_t": grid[-1:]}
         if last > first:
             options["jump_t"] = grid[1:-1]
-        return odeint(slope, x, grid, rtol=self.rtol, atol=self.atol, method=self.method, options=options)[1:]
+        path: Any = odeint(slope, x, grid, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
+        return path[1:]
