@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -200,7 +201,7 @@ def scan(
 
 
 def _as_matrix(entries: Entries, n: int) -> Tensor:
-    lead = torch.broadcast_shapes(*(v.shape for v in entries.values()))
+    lead = np.broadcast_shapes(*(v.shape for v in entries.values()))
     zero = next(iter(entries.values())).new_zeros(()).expand(lead)
     rows = [torch.stack([entries.get((i, j), zero).expand(lead) for j in range(n)], -1) for i in range(n)]
     return torch.stack(rows, -2)
@@ -217,7 +218,7 @@ def affine_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     Returns:
         [..., E, n]; the recursion doubles its reach log2(E) times (Hillis and Steele 1986).
     """
-    lead = torch.broadcast_shapes(a.shape[:-3], b.shape[:-2], start.shape[:-1])
+    lead = np.broadcast_shapes(a.shape[:-3], b.shape[:-2], start.shape[:-1])
     events, n = a.shape[-3], a.shape[-1]
     a = a.expand(*lead, events, n, n)
     b = b.expand(*lead, events, n)

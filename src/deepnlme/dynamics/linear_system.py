@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ class LinearSystem:
                 entries[j, i] = entries[j, i] + rate if (j, i) in entries else rate
         if not entries:
             raise ModelError("Invalid rates: the function returned none, expected {(from, to): rate}.")
-        lead = torch.broadcast_shapes(*(v.shape for v in entries.values()))
+        lead = np.broadcast_shapes(*(v.shape for v in entries.values()))
         device = next((v.device for v in entries.values() if v.dim()), None)
         zero = torch.zeros((), dtype=torch.float64, device=device)
         rows = [[entries.get((i, j), zero).to(zero.device).expand(lead) for j in range(n)] for i in range(n)]

@@ -37,6 +37,10 @@ class Mesh:
         """Only the first steps (the others have length zero)."""
         return Mesh(*(v[:, :steps] for v in (self.piece, self.left, self.right, self.last)), self.end)
 
+    def trimmed(self) -> Mesh:
+        """Without the steps at the end that no row uses."""
+        return self.first(int(self.end.max()) + 1)
+
     def padded(self, steps: int) -> Mesh:
         """With steps of length zero at the end, up to `steps`."""
         more = steps - self.steps

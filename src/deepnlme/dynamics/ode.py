@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def solve_ode(
     field = VectorField(dynamics, theta, compartments)
     shapes = [v.shape[:2] for names in (theta, p_interval, p_record) for v in names.values()]
     starts = initial_states(initial, n, batch)
-    lead = torch.broadcast_shapes((1, batch.rows), *shapes, doses.start.shape[:2], starts.shape[:2])
+    lead = np.broadcast_shapes((1, batch.rows), *shapes, doses.start.shape[:2], starts.shape[:2])
     start = starts[:, :, 0].expand(*lead, n)
     overlap = steady = None
     if has_steady_doses(batch):
@@ -76,7 +77,7 @@ def _integrate(field: VectorField, solver: Solver, p: Names, batch: Batch, line:
 
     Stretches without a jump between them are solved in one go; those that no row moves over cost nothing.
     """
-    lead = torch.broadcast_shapes(start.shape[:2], line.dt.shape[:2])
+    lead = np.broadcast_shapes(start.shape[:2], line.dt.shape[:2])
     events = int(line.slot.max()) + 1 if line.slot.numel() else 0
     jumps = line.jump.flatten(0, 1).any(0).tolist()
     moves = (line.dt > 0).flatten(0, 1).any(0).tolist()

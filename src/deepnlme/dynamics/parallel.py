@@ -118,43 +118,64 @@ class ParallelInTime:
         else:
             mesh, path = kept
         limit = FRESH if kept is None else KEPT
-        while True:
-            steps = Steps.on(trajectory, mesh, self.method)
-            path, linear, moved = self._newton(steps, path, lost)
-            settled = lost | (moved < SETTLED).all(1)
-            error = steps.error(path, self.rtol, self.atol).nan_to_num(torch.inf)
-            parts = torch.ceil((1.5 * error) ** (0.5 / self.stages)).nan_to_num(posinf=4.0).clamp(2, 4).to(torch.int64)
-            used = (mesh.right > mesh.left) & (steps.dt[0, ..., 0, 0] > 0)
-            cut = used & ~lost[:, None] & torch.where(settled[:, None], error > limit, moved >= SETTLED)
-            parts = torch.where(cut & settled[:, None], parts, torch.where(cut, 2, 1))
-            lost = lost | (parts.sum(1) > MAX_STEPS) | (~settled & ~cut.any(1))
-            parts = torch.where(lost[:, None], torch.ones_like(parts), parts)
-            if bool((parts == 1).all()):
-                break
-            finer, limit = refine(mesh, parts), FRESH if kept is None else 0.5 * KEPT
-            path = _interpolated(path, mesh, finer, parts, settled, trajectory)
-            mesh = finer
+        active = torch.nonzero(~lost).flatten()
+        while len(active):
+            some = trajectory if len(active) == rows else trajectory.take(active)
+            here = mesh if len(active) == rows else mesh.rows(active).trimmed()
+            way = path if len(active) == rows else path.rows(active, here.steps)
+            way, parts, failed = self._improve(some, here, way, limit)
+            lost = lost.index_copy(0, active, failed)
+            limit = FRESH if kept is None else 0.5 * KEPT
+            cut = (parts > 1).any(1)
+            if bool(cut.any()):
+                finer = refine(here, parts)
+                way = _interpolated(way, here, finer, parts, some)
+                here = finer
+            steps = max(mesh.steps, here.steps)
+            mesh = mesh.padded(steps).put(active, here.padded(steps))
+            path = path.padded(steps).put(active, way.padded(steps))
+            active = active[cut]
+        mesh = mesh.trimmed()
+        path = path.rows(None, mesh.steps)
         if bool(lost.any()):
             path = Path(*(torch.where(lost.view(1, -1, *[1] * (v.dim() - 2)), 1.0, v) for v in (path.x, path.stages)))
-            linear = Steps.on(_resting(trajectory, lost), mesh, self.method).linearise(path)
+        whole = _resting(trajectory, lost) if bool(lost.any()) else trajectory
+        linear = Steps.on(whole, mesh, self.method).linearise(path)
         grown = kept is not None and mesh.steps > WILD * kept[0].steps
         remember(trajectory, mesh, path, lost | grown)
         return mesh, path, linear, lost
 
-    def _newton(self, steps: Steps, path: Path, lost: Tensor) -> tuple[Path, Linearisation, Tensor]:
-        """Newton iterations from `path`; the path, the last linearisation, and each step's last move [R, G]."""
+    def _improve(
+        self, trajectory: Trajectory, mesh: Mesh, path: Path, limit: float
+    ) -> tuple[Path, Tensor, Tensor]:
+        """The path on this mesh, into how many parts each step must be cut [R, G], and rows without a solution [R]."""
+        steps = Steps.on(trajectory, mesh, self.method)
+        path, moved = self._newton(steps, path)
+        settled = (moved < SETTLED).all(1)
+        error = steps.error(path, self.rtol, self.atol).nan_to_num(torch.inf)
+        parts = torch.ceil((1.5 * error) ** (0.5 / self.stages)).nan_to_num(posinf=4.0).clamp(2, 4).to(torch.int64)
+        used = (mesh.right > mesh.left) & (steps.dt[0, ..., 0, 0] > 0)
+        cut = used & torch.where(settled[:, None], error > limit, moved >= SETTLED)
+        parts = torch.where(cut, torch.where(settled[:, None], parts, torch.full_like(parts, 2)), torch.ones_like(parts))
+        failed = (parts.sum(1) > MAX_STEPS) | (~settled & ~cut.any(1))
+        fresh = _standing(trajectory, mesh, self.stages)
+        guess = settled.view(1, -1, 1, 1)
+        path = Path(torch.where(guess, path.x, fresh.x), torch.where(guess.unsqueeze(-1), path.stages, fresh.stages))
+        return path, torch.where(failed[:, None], torch.ones_like(parts), parts), failed
+
+    def _newton(self, steps: Steps, path: Path) -> tuple[Path, Tensor]:
+        """Newton iterations from `path`; the path, and each step's last move relative to the state [R, G]."""
         for _ in range(self.max_newton):
             linear = steps.linearise(path)
             new = linear.correct(path, *steps.defects(path))
             scale = path.stages.abs() + 1e-3 * path.stages.abs().amax((2, 3), keepdim=True) + 1e-300
             moved = ((new.stages - path.stages).abs() / scale).amax((3, 4))[0].nan_to_num(torch.inf, torch.inf)
             path = new
-            largest = torch.where(lost, 0.0, moved.amax(1))
+            largest = moved.amax(1)
             if bool(((largest < SETTLED) | torch.isinf(largest)).all()):
                 break
         # one more step with the same matrices: the error was SETTLED, it is now of the order of its square
-        path = linear.correct(path, *steps.defects(path))
-        return path, linear, moved
+        return linear.correct(path, *steps.defects(path)), moved
 
 
 def _standing(trajectory: Trajectory, mesh: Mesh, stages: int) -> Path:
@@ -176,10 +197,8 @@ def _standing(trajectory: Trajectory, mesh: Mesh, stages: int) -> Path:
     return Path(x, x.unsqueeze(-2).expand(-1, -1, -1, stages, -1))
 
 
-def _interpolated(
-    path: Path, mesh: Mesh, finer: Mesh, parts: Tensor, settled: Tensor, trajectory: Trajectory
-) -> Path:
-    """A guess on a finer mesh: straight lines within the old steps; the events' path for rows that had not settled."""
+def _interpolated(path: Path, mesh: Mesh, finer: Mesh, parts: Tensor, trajectory: Trajectory) -> Path:
+    """A guess on a finer mesh: straight lines within the old steps."""
     ends = torch.cumsum(torch.where((mesh.right > mesh.left) | mesh.last, parts, torch.zeros_like(parts)), 1)
     g = torch.arange(finer.steps, device=parts.device).expand(parts.shape[0], -1)
     old = torch.searchsorted(ends, g.contiguous(), right=True).clamp(max=mesh.steps - 1)
@@ -198,7 +217,7 @@ def _interpolated(
     share = torch.linspace(0.0, 1.0, s + 1, dtype=x.dtype, device=x.device)[1:].view(s, 1)
     stages = x.unsqueeze(-2) + (after - x).unsqueeze(-2) * share
     fresh = _standing(trajectory, finer, s)
-    keep = settled[None, :, None, None] & torch.isfinite(stages).all(-1).all(-1)[..., None]
+    keep = torch.isfinite(stages).all(-1).all(-1)[..., None]
     return Path(torch.where(keep, x, fresh.x), torch.where(keep.unsqueeze(-1), stages, fresh.stages))
 
 

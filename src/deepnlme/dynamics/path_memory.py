@@ -30,9 +30,8 @@ def recall(trajectory: Trajectory) -> tuple[Mesh, Path] | None:
     mesh, path = memory.values["mesh"], Path(memory.values["x"], memory.values["stages"])
     if len(places) == memory.size:
         return mesh, path
-    mesh = mesh.rows(places)
-    steps = int(mesh.end.max()) + 1
-    return mesh.first(steps), Path(*(v.index_select(1, places)[:, :, :steps] for v in (path.x, path.stages)))
+    mesh = mesh.rows(places).trimmed()
+    return mesh, path.rows(places, mesh.steps)
 
 
 def remember(trajectory: Trajectory, mesh: Mesh, path: Path, lost: Tensor) -> None:
@@ -57,12 +56,6 @@ def remember(trajectory: Trajectory, mesh: Mesh, path: Path, lost: Tensor) -> No
     where = places[good]
     steps = max(mesh.steps, memory.values["mesh"].steps)
     memory.values["mesh"] = memory.values["mesh"].padded(steps).put(where, mesh.padded(steps).rows(good))
-    for name, value in (("x", path.x), ("stages", path.stages)):
-        kept = _longer(memory.values[name], steps)
-        memory.values[name] = kept.index_copy(1, where, _longer(value, steps).index_select(1, good))
-
-
-def _longer(value: Tensor, steps: int) -> Tensor:
-    """Repeated at the end, for a mesh padded with steps of length zero."""
-    missing = steps - value.shape[2]
-    return value if missing == 0 else torch.cat([value, value[:, :, -1:].expand(-1, -1, missing, *value.shape[3:])], 2)
+    kept = Path(memory.values["x"], memory.values["stages"]).padded(steps)
+    kept = kept.put(where, path.padded(steps).rows(good, steps))
+    memory.values["x"], memory.values["stages"] = kept.x, kept.stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,7 +102,7 @@ def steady_state(dynamics: LinearDynamics, p: Names, batch: Batch, doses: Admini
 
     cycle = flow(flow(dict(bolus), first, high), period - first, low)
     whole = dynamics.transfer(p, period, every)
-    lead = torch.broadcast_shapes(*(v.shape for v in (*whole.values(), *cycle.values())))
+    lead = np.broadcast_shapes(*(v.shape for v in (*whole.values(), *cycle.values())))
     zero = torch.zeros(lead, dtype=period.dtype, device=period.device)
     matrix = torch.stack(
         [torch.stack([(float(i == j) - whole.get((i, j), zero)).expand(lead) for j in every], -1) for i in every], -2

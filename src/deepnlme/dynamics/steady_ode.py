@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,7 +96,7 @@ class _Mover:
     def __call__(self, x: Tensor, tau: Tensor, rate: Tensor) -> Tensor:
         if not bool((tau > 0).any()):
             return x
-        lead = torch.broadcast_shapes(x.shape[:2], tau.shape[:2], rate.shape[:2], self.begin.shape[:2])
+        lead = np.broadcast_shapes(x.shape[:2], tau.shape[:2], rate.shape[:2], self.begin.shape[:2])
         x = x.expand(*lead, x.shape[-1])
         pieces = Pieces(self.field, [self.p], self.begin, tau, rate.unsqueeze(2))
         return self.solver.flow(pieces, x, 0, 0)[0]

@@ -31,6 +31,23 @@ class Path:
         """[K, R, G, n] the state at the end of each step, before its event."""
         return self.stages[..., -1, :]
 
+    def rows(self, index: Tensor | None, steps: int) -> Path:
+        """The first steps of some of the rows."""
+        x, stages = self.x[:, :, :steps], self.stages[:, :, :steps]
+        return Path(x, stages) if index is None else Path(x.index_select(1, index), stages.index_select(1, index))
+
+    def padded(self, steps: int) -> Path:
+        """Repeated at the end, for a mesh padded with steps of length zero."""
+        missing = steps - self.x.shape[2]
+        if missing == 0:
+            return self
+        parts = ((v, v[:, :, -1:]) for v in (self.x, self.stages))
+        return Path(*(torch.cat([v, end.expand(-1, -1, missing, *end.shape[3:])], 2) for v, end in parts))
+
+    def put(self, index: Tensor, other: Path) -> Path:
+        """With the rows `index` replaced by those of another path."""
+        return Path(self.x.index_copy(1, index, other.x), self.stages.index_copy(1, index, other.stages))
+
 
 @dataclass(frozen=True)
 class Linearisation:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def gather_time(value: Tensor, index: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() < 3 or value.shape[2] == 1:
         return value
     index = index if index.dim() == 3 else index.unsqueeze(0)
-    lead = torch.broadcast_shapes(value.shape[:2], index.shape[:2])
+    lead = np.broadcast_shapes(value.shape[:2], index.shape[:2])
     tail = value.shape[3:]
     wide = index.expand(*lead, -1)
     wide = wide.reshape(*wide.shape, *([1] * len(tail))).expand(*wide.shape, *tail)

@@ -79,16 +79,20 @@ class Trajectory:
             self.places,
         )
 
-    def stiffness(self, reach: float) -> Tensor:
-        """[R, E] number of steps that keep length * |df/dx| below `reach`, at the start of the trajectory."""
-        n = self.start.shape[-1]
-        rows, stretches = self.length.shape[1:]
-        with torch.enable_grad():
-            x = self.start.detach()[:1].unsqueeze(2).expand(n, rows, stretches, n).clone().requires_grad_()
-            value = self.field(self.p, self.begin, x)
-            if not value.requires_grad:
-                return torch.ones(rows, stretches, dtype=torch.int64, device=x.device)
-            seed = torch.eye(n, dtype=x.dtype, device=x.device)[:, None, None, :].expand_as(value)
-            (jacobian,) = torch.autograd.grad(value, x, seed)
-        steep = jacobian.abs().sum(-1).amax(0).nan_to_num(0.0, 0.0, 0.0)
-        return torch.ceil(self.length[0].detach() * steep / reach).clamp(1.0, 1e9).to(torch.int64)
+    def take(self, index: Tensor) -> Trajectory:
+        """Some of the rows."""
+
+        def some(x: Tensor) -> Tensor:
+            return x if x.shape[1] == 1 else x.index_select(1, index)
+
+        theta = Names("theta", {k: some(v) for k, v in self.field.theta.items()})
+        return Trajectory(
+            VectorField(self.field.dynamics, theta, self.field.compartments),
+            Names("p", {k: some(v) for k, v in self.p.items()}),
+            some(self.begin),
+            some(self.length),
+            None if self.rate is None else some(self.rate),
+            some(self.keep),
+            some(self.add),
+            some(self.start),
+        )

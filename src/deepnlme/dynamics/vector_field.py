@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,5 +45,5 @@ class VectorField:
         shape = parts[0].shape
         slopes = [rates[name] for name in self.compartments]
         slopes = [s if isinstance(s, Tensor) else torch.as_tensor(s, dtype=x.dtype, device=x.device) for s in slopes]
-        slopes = [s if s.shape == shape else s.expand(torch.broadcast_shapes(s.shape, shape)) for s in slopes]
+        slopes = [s if s.shape == shape else s.expand(np.broadcast_shapes(s.shape, shape)) for s in slopes]
         return torch.stack(slopes, -1) if many else torch.cat(slopes, -1)

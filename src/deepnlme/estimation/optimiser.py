@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.options import Options
 
-ENOUGH = 1e-2
+ENOUGH = 1e-3
 """Improvement [OFV units] below which BFGS hands over to Newton's method."""
 
 STEP = 1e-5
