@@ -121,6 +121,9 @@ def administer(
             absorption).
         interval: The `Dosing` over the intervals that end at the records, where parameters change with time.
 
+    A negative lag, bioavailability or duration, and a rate that is not positive, make the dose NaN: no such dose exists,
+    and a search that passes there takes its step back.
+
     Raises:
         ModelError: RATE=-1 or -2 without a modelled rate or duration.
     """
@@ -143,26 +146,54 @@ def administer(
         if flags[1]:
             _require(controls, "duration", is_duration, batch, -2, compartments)
     any_rate, any_duration, infusions = flags
+    impossible: list[Tensor] = []
 
     amount = batch.dose_amount.unsqueeze(0)
     if any(c.bioavailability is not None for c in controls.values()):
         amount = amount * _control(controls, "bioavailability", batch, torch.ones_like(zero), interval=interval)
+        impossible.append(amount < 0)
     lagged = any(c.lag is not None for c in controls.values())
     lag = _control(controls, "lag", batch, zero) if lagged else zero
+    if lagged:
+        impossible.append(lag < 0)
     rate, duration = zero, zero
     if infusions:
         given = (valid & (batch.dose_rate > 0)).unsqueeze(0)
         rate = torch.where(given, batch.dose_rate, zero)
         if any_rate:
             rate = _control(controls, "rate", batch, rate, is_rate, interval)
+            impossible.append(is_rate & (rate <= 0))
         by_rate = given | is_rate.unsqueeze(0)
         duration = torch.where(by_rate, amount / torch.where(by_rate, rate, torch.ones_like(rate)), zero)
         if any_duration:
             duration = _control(controls, "duration", batch, duration, is_duration, interval)
+            impossible.append(is_duration & (duration < 0))
             lasting = is_duration & (duration > 0)
             rate = torch.where(lasting, amount / torch.where(lasting, duration, torch.ones_like(duration)), rate)
+    if impossible:
+        amount, rate, lag, duration = _without(impossible, valid, amount, rate, lag, duration)
     moving = lagged or any_rate or any_duration or (infusions and amount.requires_grad)
     return Administered(batch.dose_time.unsqueeze(0) + lag, lag, amount, duration, rate, moving, infusions)
+
+
+def _without(
+    impossible: list[Tensor], valid: Tensor, amount: Tensor, rate: Tensor, lag: Tensor, duration: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Amount, rate, lag and duration with NaN for doses that cannot be, at a time when they still act."""
+    bad = impossible[0]
+    for more in impossible[1:]:
+        bad = bad | more
+    bad = bad & valid
+    if not bool(bad.any()):
+        return amount, rate, lag, duration
+    nothing = torch.full_like(amount, torch.nan)
+    infused = bad & (rate != 0)
+    return (
+        torch.where(bad, nothing, amount),
+        torch.where(infused, torch.nan * rate, rate),
+        torch.where(bad, torch.zeros_like(lag), lag),
+        torch.where(bad, duration.abs().nan_to_num(posinf=0.0), duration),
+    )
 
 
 @dataclass(frozen=True)

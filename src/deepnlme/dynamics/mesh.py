@@ -29,6 +29,11 @@ class Mesh:
         """Steps per row, G."""
         return self.piece.shape[1]
 
+    @property
+    def used(self) -> Tensor:
+        """[R, G] steps that are not padding."""
+        return (self.right > self.left) | self.last
+
     def rows(self, index: Tensor) -> Mesh:
         """Some of the rows."""
         return Mesh(*(v.index_select(0, index) for v in (self.piece, self.left, self.right, self.last, self.end)))
@@ -91,7 +96,7 @@ def uniform_mesh(counts: Tensor) -> Mesh:
 def refine(mesh: Mesh, parts: Tensor) -> Mesh:
     """Each step cut into `parts` [R, G] equal ones (at least 1)."""
     rows, steps = mesh.piece.shape
-    inside = (mesh.right > mesh.left) | mesh.last
+    inside = mesh.used
     parts = torch.where(inside, parts, torch.zeros_like(parts))
     total = parts.sum(1)
     width = int(total.max())

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from deepnlme.axes import Names
+from deepnlme.dynamics.guess import explicit_path, interpolated_path, standing_path
 from deepnlme.dynamics.mesh import Mesh, refine, uniform_mesh
 from deepnlme.dynamics.path_memory import recall, remember
 from deepnlme.dynamics.radau import Radau, radau
@@ -32,6 +33,10 @@ MAX_STEPS = 2_000
 """Steps that a row may take; a row that needs more becomes NaN."""
 SETTLED = 1e-4
 """Relative move of a step's states below which Newton's iteration has settled."""
+NEAR = 0.5
+"""Distance from its guess, relative to the largest value of the state, at which a solution is not believed."""
+LOOSE, ATTEMPTS = 1e-3, 4
+"""Tolerance of the explicit solver for the first guess, ten times less at every further attempt; their number."""
 WILD = 1.3
 """Growth of a kept mesh beyond which it is made anew: a far-off trial point should not burden what follows."""
 FRESH, KEPT = 1.0, 10.0
@@ -114,54 +119,83 @@ class ParallelInTime:
         lost = ~torch.isfinite(trajectory.start).all(-1)[0] | ~torch.isfinite(trajectory.length[0]).all(-1)
         if kept is None:
             mesh = uniform_mesh(torch.ones(rows, stretches, dtype=torch.int64, device=lost.device))
-            path = _standing(trajectory, mesh, self.stages)
+            path, guided = self._guess(trajectory if not bool(lost.any()) else _resting(trajectory, lost), mesh, LOOSE)
         else:
             mesh, path = kept
+            guided = torch.ones_like(lost)
         limit = FRESH if kept is None else KEPT
-        active = torch.nonzero(~lost).flatten()
+        active, attempt = torch.nonzero(~lost).flatten(), 0
         while len(active):
-            some = trajectory if len(active) == rows else trajectory.take(active)
-            here = mesh if len(active) == rows else mesh.rows(active).trimmed()
-            way = path if len(active) == rows else path.rows(active, here.steps)
-            way, parts, failed = self._improve(some, here, way, limit)
-            lost = lost.index_copy(0, active, failed)
+            everyone = len(active) == rows
+            some = trajectory if everyone else trajectory.take(active)
+            here = mesh if everyone else mesh.rows(active).trimmed()
+            way = path if everyone else path.rows(active, here.steps)
+            way, parts, astray = self._improve(some, here, way, guided[active], limit)
             limit = FRESH if kept is None else 0.5 * KEPT
             cut = (parts > 1).any(1)
+            failed = ((parts * here.used).sum(1) > MAX_STEPS) | ((astray & (attempt >= ATTEMPTS)))
+            lost = lost.index_copy(0, active, failed)
             if bool(cut.any()):
                 finer = refine(here, parts)
-                way = _interpolated(way, here, finer, parts, some)
+                way = interpolated_path(way, here, finer, parts, self.method)
                 here = finer
+            if bool(astray.any()):
+                attempt += 1
+                again = torch.nonzero(astray).flatten()
+                near = here.rows(again).trimmed()
+                guess, found = self._guess(some.take(again), near, LOOSE * 0.1**attempt)
+                way = way.put(again, guess.padded(here.steps))
+                guided = guided.index_copy(0, active[again], found)
             steps = max(mesh.steps, here.steps)
             mesh = mesh.padded(steps).put(active, here.padded(steps))
             path = path.padded(steps).put(active, way.padded(steps))
-            active = active[cut]
-        mesh = mesh.trimmed()
+            active = active[(cut | astray) & ~failed]
+        return self._finished(trajectory, mesh.trimmed(), path, lost, kept)
+
+    def _finished(
+        self, trajectory: Trajectory, mesh: Mesh, path: Path, lost: Tensor, kept: tuple[Mesh, Path] | None
+    ) -> tuple[Mesh, Path, Linearisation, Tensor]:
+        """The result, remembered; rows without a solution are at rest, so that their linearisation is finite."""
         path = path.rows(None, mesh.steps)
+        whole = trajectory
         if bool(lost.any()):
             path = Path(*(torch.where(lost.view(1, -1, *[1] * (v.dim() - 2)), 1.0, v) for v in (path.x, path.stages)))
-        whole = _resting(trajectory, lost) if bool(lost.any()) else trajectory
+            whole = _resting(trajectory, lost)
         linear = Steps.on(whole, mesh, self.method).linearise(path)
         grown = kept is not None and mesh.steps > WILD * kept[0].steps
         remember(trajectory, mesh, path, lost | grown)
         return mesh, path, linear, lost
 
+    def _guess(self, trajectory: Trajectory, mesh: Mesh, rtol: float) -> tuple[Path, Tensor]:
+        """A first path, and the rows [R] where an explicit solver found it."""
+        path, given_up = explicit_path(trajectory, mesh, self.method, rtol)
+        if bool(given_up.any()):
+            plain = standing_path(trajectory, mesh, self.stages)
+            stiff = given_up.view(1, -1, 1, 1)
+            path = Path(torch.where(stiff, plain.x, path.x), torch.where(stiff.unsqueeze(-1), plain.stages, path.stages))
+        return path, ~given_up
+
     def _improve(
-        self, trajectory: Trajectory, mesh: Mesh, path: Path, limit: float
+        self, trajectory: Trajectory, mesh: Mesh, path: Path, guided: Tensor, limit: float
     ) -> tuple[Path, Tensor, Tensor]:
-        """The path on this mesh, into how many parts each step must be cut [R, G], and rows without a solution [R]."""
+        """Newton's method on this mesh.
+
+        Returns:
+            The path; into how many parts each step must be cut [R, G]; and the rows [R] that must start again from
+            another guess, because the iteration did not settle or left the neighbourhood of its guess.
+        """
         steps = Steps.on(trajectory, mesh, self.method)
-        path, moved = self._newton(steps, path)
+        found, moved = self._newton(steps, path)
+        size = path.stages.abs().amax((2, 3), keepdim=True).clamp(min=1e-300)
+        away = ((found.stages - path.stages).abs() / size).amax((2, 3, 4))[0].nan_to_num(torch.inf, torch.inf)
         settled = (moved < SETTLED).all(1)
-        error = steps.error(path, self.rtol, self.atol).nan_to_num(torch.inf)
+        astray = ~settled | (guided & (away > NEAR))
+        error = steps.error(found, self.rtol, self.atol).nan_to_num(torch.inf)
         parts = torch.ceil((1.5 * error) ** (0.5 / self.stages)).nan_to_num(posinf=4.0).clamp(2, 4).to(torch.int64)
-        used = (mesh.right > mesh.left) & (steps.dt[0, ..., 0, 0] > 0)
-        cut = used & torch.where(settled[:, None], error > limit, moved >= SETTLED)
-        parts = torch.where(cut, torch.where(settled[:, None], parts, torch.full_like(parts, 2)), torch.ones_like(parts))
-        failed = (parts.sum(1) > MAX_STEPS) | (~settled & ~cut.any(1))
-        fresh = _standing(trajectory, mesh, self.stages)
-        guess = settled.view(1, -1, 1, 1)
-        path = Path(torch.where(guess, path.x, fresh.x), torch.where(guess.unsqueeze(-1), path.stages, fresh.stages))
-        return path, torch.where(failed[:, None], torch.ones_like(parts), parts), failed
+        moves = mesh.used & (steps.dt[0, ..., 0, 0] > 0)
+        parts = torch.where(moves & (error > limit), parts, torch.ones_like(parts))
+        parts = torch.where(astray[:, None], torch.where(moves, 2, 1), parts)
+        return found, parts, astray
 
     def _newton(self, steps: Steps, path: Path) -> tuple[Path, Tensor]:
         """Newton iterations from `path`; the path, and each step's last move relative to the state [R, G]."""
@@ -176,49 +210,6 @@ class ParallelInTime:
                 break
         # one more step with the same matrices: the error was SETTLED, it is now of the order of its square
         return linear.correct(path, *steps.defects(path)), moved
-
-
-def _standing(trajectory: Trajectory, mesh: Mesh, stages: int) -> Path:
-    """A first guess: the state moved by the events only."""
-    total = torch.cumsum(trajectory.add, 2)
-    reset = trajectory.keep == 0
-    if bool(reset.any()):
-        index = torch.arange(reset.shape[-1], device=reset.device).expand_as(reset)
-        opened = torch.cummax(torch.where(reset, index, torch.zeros_like(index)), -1).values
-        opened = opened.unsqueeze(-1).expand_as(total)
-        before = total.gather(2, opened) - trajectory.add.gather(2, opened)
-        seen = (torch.cumsum(reset.to(torch.int64), -1) > 0).unsqueeze(-1)
-        total = torch.where(seen, total - before, total + trajectory.start.unsqueeze(2))
-    else:
-        total = total + trajectory.start.unsqueeze(2)
-    states = torch.cat([trajectory.start.unsqueeze(2), total[:, :, :-1]], 2)
-    rows, n = mesh.piece.shape[0], states.shape[-1]
-    x = states.gather(2, mesh.piece[None, :, :, None].expand(1, rows, -1, n))
-    return Path(x, x.unsqueeze(-2).expand(-1, -1, -1, stages, -1))
-
-
-def _interpolated(path: Path, mesh: Mesh, finer: Mesh, parts: Tensor, trajectory: Trajectory) -> Path:
-    """A guess on a finer mesh: straight lines within the old steps."""
-    ends = torch.cumsum(torch.where((mesh.right > mesh.left) | mesh.last, parts, torch.zeros_like(parts)), 1)
-    g = torch.arange(finer.steps, device=parts.device).expand(parts.shape[0], -1)
-    old = torch.searchsorted(ends, g.contiguous(), right=True).clamp(max=mesh.steps - 1)
-    n, s = path.x.shape[-1], path.stages.shape[-2]
-
-    def pick(value: Tensor) -> Tensor:
-        return value.gather(2, old[None, :, :, None].expand(1, *old.shape, n))
-
-    begin, end = pick(path.x), pick(path.end)
-    left, right = mesh.left.gather(1, old), mesh.right.gather(1, old)
-    width = (right - left).clamp(min=1e-300)
-    lower = ((finer.left - left) / width).clamp(0.0, 1.0)[None, ..., None]
-    upper = ((finer.right - left) / width).clamp(0.0, 1.0)[None, ..., None]
-    x = begin + (end - begin) * lower
-    after = begin + (end - begin) * upper
-    share = torch.linspace(0.0, 1.0, s + 1, dtype=x.dtype, device=x.device)[1:].view(s, 1)
-    stages = x.unsqueeze(-2) + (after - x).unsqueeze(-2) * share
-    fresh = _standing(trajectory, finer, s)
-    keep = torch.isfinite(stages).all(-1).all(-1)[..., None]
-    return Path(torch.where(keep, x, fresh.x), torch.where(keep.unsqueeze(-1), stages, fresh.stages))
 
 
 def _resting(trajectory: Trajectory, lost: Tensor) -> Trajectory:

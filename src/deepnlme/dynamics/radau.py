@@ -20,6 +20,7 @@ class Radau:
         stages: s.
         c: [s] nodes on (0, 1], the last is 1.
         a: [s, s] a_ij = int_0^c_i l_j.
+        interpolation: [s + 1, s + 1] from (x_0, X_1 ... X_s) to the coefficients of the polynomial, by power.
         slope: [s + 1] weights of (x_0, X_1 ... X_s) in the derivative of the polynomial at 0.
         spread: Largest effect of a defect at 0 on a stage.
         factor, power: The error at the end is about factor * (error of the stages)^power, relative to the state;
@@ -31,6 +32,7 @@ class Radau:
     stages: int
     c: np.ndarray = field(init=False, repr=False, compare=False)
     a: np.ndarray = field(init=False, repr=False, compare=False)
+    interpolation: np.ndarray = field(init=False, repr=False, compare=False)
     slope: np.ndarray = field(init=False, repr=False, compare=False)
     spread: float = field(init=False, repr=False, compare=False)
     factor: float = field(init=False, repr=False, compare=False)
@@ -43,10 +45,12 @@ class Radau:
         k = np.arange(1, s + 1)
         a = np.linalg.solve((c[:, None] ** (k - 1)).T, (c[:, None] ** k / k).T).T
         nodes = np.append(0.0, c)
-        slope = np.linalg.solve((nodes[:, None] ** np.arange(s + 1)).T, np.eye(s + 1)[1])
+        interpolation = np.linalg.inv(nodes[:, None] ** np.arange(s + 1))
+        slope = interpolation[1]
         node_polynomial = np.polynomial.Polynomial.fromroots(c)
         spread = float(np.abs(node_polynomial.integ()(c)).max() / abs(node_polynomial(0.0)))
-        for name, value in (("c", c), ("a", a), ("slope", slope), ("spread", spread)):
+        known = {"c": c, "a": a, "interpolation": interpolation, "slope": slope, "spread": spread}
+        for name, value in known.items():
             object.__setattr__(self, name, value)
         self._check()
         error, stage = self._decay(1.0)

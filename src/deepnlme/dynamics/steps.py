@@ -163,6 +163,14 @@ class Steps:
             out = out + self.rate
         return out * self.dt
 
+    def slope_at(self, step: int, share: float, x: Tensor) -> Tensor:
+        """f + rate at a relative position of one step, [K, R, n] from x of that shape."""
+        part = slice(step, step + 1)
+        p = Names("p", {k: v[:, :, part] if v.shape[2] > 1 else v for k, v in self.p_begin.items()})
+        time = self.time[:, :, part] + share * self.dt[:, :, part, 0, 0]
+        out = self.trajectory.field(p, time, x.unsqueeze(2)).squeeze(2)
+        return out if self.rate is None else out + self.rate[:, :, step, 0]
+
     def defects(self, path: Path) -> tuple[Tensor, Tensor]:
         """dt f at every node [K, R, G, s, n], and what is missing at each beginning [K, R, G, n]."""
         start = self.trajectory.start.unsqueeze(2)

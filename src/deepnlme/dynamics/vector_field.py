@@ -45,5 +45,7 @@ class VectorField:
         shape = parts[0].shape
         slopes = [rates[name] for name in self.compartments]
         slopes = [s if isinstance(s, Tensor) else torch.as_tensor(s, dtype=x.dtype, device=x.device) for s in slopes]
-        slopes = [s if s.shape == shape else s.expand(np.broadcast_shapes(s.shape, shape)) for s in slopes]
+        if any(s.shape != shape for s in slopes):
+            shape = np.broadcast_shapes(shape, *(s.shape for s in slopes))
+            slopes = [s.expand(shape) for s in slopes]
         return torch.stack(slopes, -1) if many else torch.cat(slopes, -1)

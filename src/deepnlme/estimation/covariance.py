@@ -23,6 +23,7 @@ class Covariance:
         free: [P, P] covariance on the free scale; NaN if the step failed.
         natural: [P, P] covariance of the natural parameters.
         message: Empty, or what failed and what to do.
+        subjects: Number of subjects in S; 0 where it is not known.
     """
 
     kind: str
@@ -31,6 +32,17 @@ class Covariance:
     free: np.ndarray
     natural: np.ndarray
     message: str
+    subjects: int = 0
+
+    @property
+    def warning(self) -> str:
+        """What to doubt about the standard errors of a step that did not fail; empty if nothing is known."""
+        if not self.ok or self.kind != "sandwich" or not 0 < self.subjects <= len(self.natural):
+            return ""
+        return (
+            f"warning: {self.subjects} subjects for {len(self.natural)} parameters: S is singular, so some combinations "
+            'of parameters get a standard error of zero and all are unreliable; use fit.with_covariance("R")'
+        )
 
     @property
     def ok(self) -> bool:
@@ -80,6 +92,9 @@ def covariance(
         known: [P, P] Hessian of the objective, if the fit has left one.
     """
     space = objective.joint.space
+    if not space.size:
+        nothing = np.zeros((0, 0))
+        return Covariance(kind, nothing, nothing, nothing, nothing, "")
     g = 0.5 * evaluation.subject_gradient[0]
     s = g.T @ g
     r = 0.5 * (hessian(objective, u) if known is None else known)
@@ -99,7 +114,7 @@ def covariance(
         free = inverse @ s @ inverse
     free = 0.5 * (free + free.T)
     jacobian = space.natural_jacobian(u)
-    return Covariance(kind, r, s, free, jacobian @ free @ jacobian.T, "")
+    return Covariance(kind, r, s, free, jacobian @ free @ jacobian.T, "", len(g))
 
 
 def _failure(matrix: np.ndarray, name: str, parameters: tuple[str, ...]) -> str:

@@ -159,11 +159,11 @@ def find_modes_from_many(method: Method, rows: Rows, start: Tensor, options: Inn
     """The best of several starting points: the one given, the origin, and standard normal draws."""
     generator = torch.Generator().manual_seed(options.seed)
     candidates = [start]
-    if options.starts > 1:
+    if options.starts > 1 and bool((start != 0).any()):
         candidates.append(torch.zeros_like(start))
-        for _ in range(options.starts - 2):
-            draw = torch.randn(start.shape[-1], generator=generator, dtype=start.dtype)
-            candidates.append(draw.to(start.device).expand_as(start))
+    while len(candidates) < options.starts:
+        draw = torch.randn(start.shape[-1], generator=generator, dtype=start.dtype)
+        candidates.append(draw.to(start.device).expand_as(start))
     best: Modes | None = None
     lowest = torch.full(start.shape[:1], torch.inf, dtype=start.dtype, device=start.device)
     for candidate in candidates:

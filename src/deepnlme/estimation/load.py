@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deepnlme.data import Population
+from deepnlme.errors import ModelError
 from deepnlme.estimation.covariance import Covariance
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation
@@ -23,7 +26,7 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
     """Read a fit that `Fit.save` wrote; the model and the data are given again and checked.
 
     Raises:
-        ModelError: Another model.
+        ModelError: Another model: other declarations, or equations that give another OFV.
         DataError: Other data, or a file that is no fit.
     """
     path = Path(path)
@@ -35,7 +38,20 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     with damage(path):
         check(head, model, population, path)
-        return _restored(head, arrays, model, population, method)
+        fit = _restored(head, arrays, model, population, method)
+        _check_equations(fit, path)
+        return fit
+
+
+def _check_equations(fit: Fit, path: Path) -> None:
+    """Refuse a model whose declarations are those of the file but whose OFV is not."""
+    on_cpu = replace(fit, options=replace(fit.options, device="cpu"))
+    found = float(on_cpu.objective()(fit.free).ofv[0])
+    if abs(found - fit.ofv) > 1e-3 + 1e-6 * abs(fit.ofv) or not math.isfinite(found):
+        raise ModelError(
+            f"Invalid model for {path}: its OFV at the estimates is {found:.4f}, that of the file is {fit.ofv:.4f}. "
+            "The equations are not those that were fitted; give the model as it was."
+        )
 
 
 def _restored(
@@ -51,7 +67,7 @@ def _restored(
     found = None
     if head["covariance"] is not None:
         parts = {f: sized(arrays, f"covariance.{f}", (p, p)) for f in ("r", "s", "free", "natural")}
-        found = Covariance(head["covariance"]["kind"], **parts, message=head["covariance"]["message"])
+        found = Covariance(head["covariance"]["kind"], **parts, message=head["covariance"]["message"], subjects=s)
     return Fit(
         model,
         population,

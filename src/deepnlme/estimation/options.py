@@ -55,5 +55,9 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ModelError(f"Invalid `{name}`: got {value!r}, expected a positive number.")
+        for name in ("seed", "max_newton"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ModelError(f"Invalid `{name}`: got {value!r}, expected a whole number of at least 0.")
         if self.covariance not in ("sandwich", "R", "S", None):
             raise ModelError(f'Invalid `covariance`: got {self.covariance!r}, expected "sandwich", "R", "S" or None.')

@@ -235,7 +235,10 @@ class Fit:
         key = "_all" if all_records else "_observed"
         if key not in self.__dict__:
             interaction = getattr(self.method, "interaction", self.method.name != "FO")
-            table = prediction_table(self.model, self.population, self.free, self._modes[0], interaction, all_records)
+            model = self.model
+            if not self.method.uses_omega:  # residuals of a likelihood without Omega do not depend on its values
+                model = model.replace(**{n: g.with_omega(0.0 * g.omega) for n, g in model.groups.items()})
+            table = prediction_table(model, self.population, self.free, self._modes[0], interaction, all_records)
             self.__dict__[key] = table
         return self.__dict__[key].copy()
 
@@ -259,6 +262,8 @@ class Fit:
         if self.covariance is not None:
             if self.covariance.ok and self.n_parameters:
                 lines.append(f"standard errors: {self.covariance.kind}, condition number {self.condition_number:.3g}")
+                if self.covariance.warning:
+                    lines.append(self.covariance.warning)
             elif not self.covariance.ok:
                 lines.append(self.covariance.message)
         bad = self.unconverged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,33 +195,43 @@ class Checkpoint:
     Attributes:
         path: The file.
         head: What it must be a fit of.
-        u, z: The point it holds, if it existed.
+        u, z: The point it held when it was opened, if it existed.
+        value: The objective at the point it holds now.
     """
 
     path: Path
     head: dict[str, Any]
     u: np.ndarray | None = None
     z: np.ndarray | None = None
+    value: float = math.inf
 
     @classmethod
     def open(cls, path: str | Path | None, objective: MarginalObjective) -> Checkpoint | None:
         """Read the file if there is one.
 
         Raises:
-            ModelError, DataError: It belongs to another model or to other data.
+            ModelError, DataError: It belongs to another model or to other data, or its folder does not exist.
         """
         if path is None:
             return None
         joint = objective.joint
         made = cls(Path(path), _head(joint.model, joint.population, objective.method))
+        if not made.path.parent.is_dir():
+            raise ModelError(
+                f"Invalid `checkpoint`: got {path}, but there is no folder {made.path.parent}. Make it first."
+            )
         if made.path.exists():
             head, arrays = read(made.path)
             with damage(made.path):
                 check(head, joint.model, joint.population, made.path)
                 made.u = sized(arrays, "u", (joint.space.size,))
                 made.z = sized(arrays, "z", (len(joint.population), joint.k))
+                made.value = float(sized(arrays, "value", (1,))[0])
         return made
 
     def save(self, u: np.ndarray, evaluation: Evaluation) -> None:
-        """Write the point."""
-        _write(self.path, self.head, {"u": u, "z": evaluation.z[0], "value": evaluation.value})
+        """Write the point, unless the file holds a better one (of an earlier start, or of the fit that it resumes)."""
+        value = float(evaluation.value[0])
+        if value <= self.value:
+            self.value = value
+            _write(self.path, self.head, {"u": u, "z": evaluation.z[0], "value": evaluation.value[:1]})
