@@ -18,8 +18,9 @@ def measure(name: str) -> dict:
     """One case in this process: the import, the first run, the second run."""
     began = time.perf_counter()
     sys.path.insert(0, str(Path(__file__).parent))
-    import deepnlme as dn
     from cases import CASES
+
+    import deepnlme as dn
 
     case = CASES[name]
     imported = time.perf_counter() - began

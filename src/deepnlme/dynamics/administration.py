@@ -187,10 +187,10 @@ def _without(
     if not bool(bad.any()):
         return amount, rate, lag, duration
     nothing = torch.full_like(amount, torch.nan)
-    infused = bad & (rate != 0)
+    infused = bad & ((rate != 0) | (duration != 0))
     return (
         torch.where(bad, nothing, amount),
-        torch.where(infused, torch.nan * rate, rate),
+        torch.where(infused, nothing, rate),
         torch.where(bad, torch.zeros_like(lag), lag),
         torch.where(bad, duration.abs().nan_to_num(posinf=0.0), duration),
     )

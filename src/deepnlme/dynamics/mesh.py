@@ -24,6 +24,7 @@ class Mesh:
     right: Tensor
     last: Tensor
     end: Tensor
+
     @property
     def steps(self) -> int:
         """Steps per row, G."""

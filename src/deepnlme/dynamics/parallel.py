@@ -133,7 +133,7 @@ class ParallelInTime:
             way, parts, astray = self._improve(some, here, way, guided[active], limit)
             limit = FRESH if kept is None else 0.5 * KEPT
             cut = (parts > 1).any(1)
-            failed = ((parts * here.used).sum(1) > MAX_STEPS) | ((astray & (attempt >= ATTEMPTS)))
+            failed = ((parts * here.used).sum(1) > MAX_STEPS) | (astray & (attempt >= ATTEMPTS))
             lost = lost.index_copy(0, active, failed)
             if bool(cut.any()):
                 finer = refine(here, parts)
@@ -172,7 +172,9 @@ class ParallelInTime:
         if bool(given_up.any()):
             plain = standing_path(trajectory, mesh, self.stages)
             stiff = given_up.view(1, -1, 1, 1)
-            path = Path(torch.where(stiff, plain.x, path.x), torch.where(stiff.unsqueeze(-1), plain.stages, path.stages))
+            path = Path(
+                torch.where(stiff, plain.x, path.x), torch.where(stiff.unsqueeze(-1), plain.stages, path.stages)
+            )
         return path, ~given_up
 
     def _improve(

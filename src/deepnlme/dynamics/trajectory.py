@@ -11,6 +11,7 @@ from deepnlme.axes import Names
 from deepnlme.data.batch import Memory
 from deepnlme.dynamics.vector_field import VectorField
 
+
 def at_places(names: Names, kind: str, index: Tensor) -> Names:
     """Values [K, R, E] at the places `index` [R, G]; values constant in time as they are."""
     return Names(kind, {k: gather_places(v, index) if v.shape[2] > 1 else v for k, v in names.items()})

@@ -14,7 +14,7 @@ from deepnlme.data import Population
 from deepnlme.data.batch import endpoint_index
 from deepnlme.data.events import occasion_numbers
 from deepnlme.estimation.method import jacobian
-from deepnlme.joint import Joint, Prediction
+from deepnlme.joint import Joint, Prediction, assemble
 from deepnlme.model import Model
 from deepnlme.observation import Gaussian
 
@@ -210,7 +210,7 @@ def _moments(joint: Joint, free: np.ndarray, z: np.ndarray) -> _Moments:
     u = torch.tensor(free, dtype=torch.float64).expand(copies, rows, -1)
     leaf = torch.tensor(z, dtype=torch.float64).expand(copies, rows, k).clone().requires_grad_()
     found = joint.individuals(joint.space.values(u), leaf, joint.batch).distributions
-    prediction = joint.prediction(found, joint.batch)
+    prediction = assemble(found, joint.batch)
     parts = _parts(joint, found, copies)
     slopes = jacobian([prediction.mean, *parts], leaf) if k else [None] * (1 + len(parts))
     g, *along = (

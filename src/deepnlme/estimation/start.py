@@ -8,7 +8,7 @@ import torch
 from deepnlme.errors import ModelError
 from deepnlme.estimation.inner import EBEStatus
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
-from deepnlme.joint import Joint
+from deepnlme.joint import Joint, Prediction
 
 
 def check_start(objective: MarginalObjective, u: np.ndarray) -> Evaluation:
@@ -76,6 +76,7 @@ def check_typical(joint: Joint, u: np.ndarray) -> None:
                 )
         prediction = joint.predict(values, z, batch)
         density = prediction.log_density()[0]
+        _check_censored(joint, prediction)
     wrong = torch.nonzero(~torch.isfinite(density))
     if len(wrong) == 0:
         return
@@ -85,9 +86,29 @@ def check_typical(joint: Joint, u: np.ndarray) -> None:
         detail = f"prediction {mean:g}, residual sd {sd:g}, observation {y:g}"
         if sd == 0:
             detail += "; a residual sd of zero: add an additive part to the error model, or set MDV=1 on that record"
+        elif mean != mean:
+            detail += (
+                "; look for a negative lag, bioavailability, rate or duration, and a steady state that does not exist"
+            )
     else:
         detail = f"observation {y:g} has no density under the model there"
     raise ModelError(
         f"Invalid initial values: the log-likelihood is not finite for {joint.where(r, c)} "
         f"({len(wrong)} such observations): {detail}."
     )
+
+
+def _check_censored(joint: Joint, prediction: Prediction) -> None:
+    """Refuse censored records whose likelihood has no derivative: the prediction or its sd is degenerate there."""
+    batch = joint.batch
+    hidden = batch.slot_valid & (batch.cens != 0) & prediction.gaussian
+    usable = torch.isfinite(prediction.mean[0]) & torch.isfinite(prediction.sd[0]) & (prediction.sd[0] > 0)
+    wrong = torch.nonzero(hidden & ~usable)
+    if len(wrong):
+        r, c = (int(i) for i in wrong[0])
+        raise ModelError(
+            f"Invalid censored observation for {joint.where(r, c)} ({len(wrong)} such records): the prediction there is "
+            f"{float(prediction.mean[0, r, c]):g} with residual sd {float(prediction.sd[0, r, c]):g} on the scale where it "
+            "is normal. Set MDV=1 on that record (often one before the first dose), or add an additive part to the error "
+            "model."
+        )

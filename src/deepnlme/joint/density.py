@@ -20,9 +20,9 @@ from deepnlme.data import Population
 from deepnlme.data.batch import Batch, Layout, pack
 from deepnlme.dynamics import CompartmentModel, Dosing, administer, gather_time, scan, solve_ode, superposition
 from deepnlme.errors import DataError, ModelError
+from deepnlme.joint.prediction import Prediction, assemble
 from deepnlme.model import Model
-from deepnlme.numerics import log_normal_cdf
-from deepnlme.observation import Gaussian, censored_log_probability, gaussian_log_density
+from deepnlme.observation import Gaussian
 from deepnlme.parameters import Values
 
 
@@ -33,49 +33,6 @@ class Individual:
     p: Names
     states: dict[str, Tensor]
     distributions: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The observation model at every slot, [K, R, N].
-
-    Attributes:
-        mean, sd: Of the Gaussian endpoints on their scale (1 elsewhere).
-        y, limit: Observations and censoring limits on that scale.
-        log_prob: Log-density of the endpoints that are not Gaussian (0 elsewhere), or None.
-        jacobian: [R, N] log-Jacobian of the scale.
-        positive: [N] slots under M4.
-        use: [R, N] slots that count: valid, and not censored under M1.
-        gaussian: [N] whether the slot's endpoint is Gaussian.
-    """
-
-    mean: Tensor
-    sd: Tensor
-    y: Tensor
-    limit: Tensor
-    cens: Tensor
-    jacobian: Tensor
-    positive: Tensor
-    use: Tensor
-    gaussian: Tensor
-    log_prob: Tensor | None
-
-    def log_density(self, mean: Tensor | None = None, sd: Tensor | None = None) -> Tensor:
-        """Log-density of every slot [K, R, N], 0 where there is no observation; without -log(2 pi)/2 if Gaussian."""
-        mean = self.mean if mean is None else mean
-        sd = self.sd if sd is None else sd
-        plain = gaussian_log_density(mean, sd, self.y) + self.jacobian
-        if bool(self.positive.any()):
-            from_positive = torch.where(self.positive, mean / sd, torch.full_like(mean, 30.0))
-            plain = plain - log_normal_cdf(from_positive)
-        if bool((self.cens != 0).any()):
-            positive = self.positive.expand_as(self.cens)
-            plain = torch.where(
-                self.cens != 0, censored_log_probability(mean, sd, self.y, self.limit, self.cens, positive), plain
-            )
-        if self.log_prob is not None:
-            plain = torch.where(self.gaussian, plain, self.log_prob)
-        return torch.where(self.use, plain, torch.zeros_like(plain))
 
 
 class Joint:
@@ -114,17 +71,12 @@ class Joint:
         always = isinstance(model.dynamics, CompartmentModel) and model.dynamics.absorption == "zero-order"
         probe = Layout(self.compartments, dose_compartment, ("*",), covariates, by_occasion, any_infusion=True)
         self.endpoints = self._probe(probe)
-        self.layout = Layout(
-            self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, self._modelled(probe, always)
-        )
+        self.layout = Layout(self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, always)
         self.batch = pack(population, self.layout, slots)
         self.occasions = max(int(self.batch.occasion.max()) + 1, occasions) if by_occasion else 1
         self.k = sum(g.size * (self.occasions if g.by == "occasion" else 1) for g in self._groups.values())
 
     # ---- checks before any work -------------------------------------------------------------------------------
-
-    def _first(self, layout: Layout) -> Batch:
-        return pack(self.population[:1], layout, slots="any")
 
     def _start(self, rows: int) -> tuple[Values, Tensor]:
         u = torch.tensor(self.space.initial(), dtype=torch.float64).expand(1, rows, -1)
@@ -167,11 +119,6 @@ class Joint:
     @staticmethod
     def _constant(p: Names) -> Names:
         return Names("p", {k: v[:, :, :1] for k, v in p.items()})
-
-    def _modelled(self, layout: Layout, always: bool) -> bool:
-        """Whether doses without RATE may become infusions."""
-        del layout
-        return always
 
     def _probe(self, layout: Layout) -> tuple[str, ...]:
         """Run the model once on the first subject, to learn its endpoints and to refuse wrong names early."""
@@ -351,70 +298,7 @@ class Joint:
 
     def predict(self, values: Values, z: Tensor, batch: Batch, order: int = 3) -> Prediction:
         """The observation model at every slot; arguments as of `individuals`."""
-        return self.prediction(self.individuals(values, z, batch, order).distributions, batch)
-
-    def prediction(self, found: Mapping[str, Any], batch: Batch) -> Prediction:
-        """The distributions of the endpoints, put together slot by slot."""
-        static = self._static(found, batch)
-        mean, sd, log_prob = [], [], []
-        for name, distribution in found.items():
-            sl = batch.slices[name]
-            width = sl.stop - sl.start
-            if isinstance(distribution, Gaussian):
-                mean.append(distribution.mean.expand(*distribution.mean.shape[:1], batch.rows, width))
-                sd.append(distribution.sd.expand(*distribution.sd.shape[:1], batch.rows, width))
-                log_prob.append(None)
-            else:
-                y = torch.where(batch.slot_valid[:, sl], batch.y[:, sl], torch.ones_like(batch.y[:, sl]))
-                value = distribution.log_prob(y.unsqueeze(0))
-                log_prob.append(value.expand(*value.shape[:1], batch.rows, width))
-                mean.append(None)
-                sd.append(None)
-        return Prediction(
-            _concatenate(mean, found, batch),
-            _concatenate(sd, found, batch),
-            log_prob=_concatenate(log_prob, found, batch, optional=True),
-            **static,
-        )
-
-    def _static(self, found: Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
-        """The parts of a `Prediction` that depend on the data alone; computed once per batch."""
-        if "static" in batch.cache:
-            return batch.cache["static"]
-        y, limit, jacobian = [], [], []
-        n = batch.y.shape[1]
-        positive = torch.zeros(n, dtype=torch.bool, device=batch.device)
-        gaussian = torch.zeros(n, dtype=torch.bool, device=batch.device)
-        use = batch.slot_valid.clone()
-        for name, distribution in found.items():
-            sl = batch.slices[name]
-            valid = batch.slot_valid[:, sl]
-            value = torch.where(valid, batch.y[:, sl], torch.ones_like(batch.y[:, sl]))
-            bound = batch.limit[:, sl]
-            if isinstance(distribution, Gaussian):
-                gaussian[sl] = True
-                positive[sl] = distribution.blq == "M4"
-                if distribution.blq == "M1":
-                    use[:, sl] &= batch.cens[:, sl] == 0
-                y.append(distribution.scale(value))
-                scaled = distribution.scale(torch.where(torch.isfinite(bound), bound, torch.ones_like(bound)))
-                limit.append(torch.where(torch.isfinite(bound), scaled, torch.full_like(bound, torch.nan)))
-                jacobian.append(distribution.log_jacobian(value))
-            else:
-                y.append(value)
-                limit.append(bound)
-                jacobian.append(torch.zeros_like(value))
-        static = {
-            "y": torch.cat(y, -1),
-            "limit": torch.cat(limit, -1),
-            "jacobian": torch.cat(jacobian, -1),
-            "cens": torch.where(use, batch.cens, torch.zeros_like(batch.cens)),
-            "positive": positive,
-            "use": use,
-            "gaussian": gaussian,
-        }
-        batch.cache["static"] = static
-        return static
+        return assemble(self.individuals(values, z, batch, order).distributions, batch)
 
     def check_data(self) -> None:
         """Refuse observations that their distribution cannot have.
@@ -503,23 +387,6 @@ def _supported(distribution: Any, y: Tensor, valid: Tensor) -> Tensor:
     except NotImplementedError:
         return torch.ones_like(valid)
     return inside.expand_as(y) if inside.dim() <= y.dim() else inside[0].expand_as(y)
-
-
-def _concatenate(parts: list[Tensor | None], found: Mapping[str, Any], batch: Batch, optional: bool = False) -> Any:
-    """Join the endpoints along the slots, in the order of their slices; neutral numbers fill missing parts."""
-    if optional and all(p is None for p in parts):
-        return None
-    if len(parts) == 1 and parts[0] is not None:
-        return parts[0]
-    k = max(p.shape[0] for p in parts if p is not None) if any(p is not None for p in parts) else 1
-    out = []
-    for part, name in zip(parts, found, strict=True):
-        sl = batch.slices[name]
-        if part is None:
-            fill = 0.0 if optional else 1.0
-            part = torch.full((k, batch.rows, sl.stop - sl.start), fill, dtype=batch.y.dtype, device=batch.device)
-        out.append(part.expand(k, *part.shape[1:]))
-    return torch.cat(out, -1)
 
 
 class _Probe(Mapping[str, Tensor]):
