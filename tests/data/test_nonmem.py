@@ -313,3 +313,10 @@ def test_public_data_sets():
     assert propofol.select(lambda s: s.observations == 0).ids == (893, 897)
     for population in (warfarin, wang, propofol):
         assert read_nonmem(population.to_frame(), population.reading()) == population
+
+
+def test_a_limit_of_quantification_of_zero_is_noted():
+    """Data with DV=0 on censored records and the limit in a column of its own are common: DV is what is read."""
+    frame = pd.DataFrame(dict(ID=1, TIME=[0, 1], AMT=[9, 0], DV=[None, 0], CENS=[0, 1], LLOQ=0.5))
+    population = read_nonmem(frame)
+    assert "CENS=1 with DV=0 on 1 record: DV is the limit, so it is read as 0" in population.notes

@@ -78,3 +78,23 @@ def test_rates_that_name_no_transfer_are_refused(rates):
 def test_compartments_have_different_names(names):
     with pytest.raises(ModelError, match="compartments"):
         LinearSystem(*names, rates=lambda p: {})
+
+
+@pytest.mark.parametrize(
+    ("which", "value", "rate"),
+    [
+        ("lag", -0.5, 0),
+        ("bioavailability", -0.1, 0),
+        ("bioavailability", -0.1, 5),
+        ("rate", -1.0, -1),
+        ("rate", 0.0, -1),
+        ("duration", -1.0, -2),
+    ],
+)
+def test_a_dose_that_cannot_be_is_nan(which, value, rate):
+    """No engine may go on with a dose before its record, of a negative amount, or as a bolus instead of an infusion."""
+    doses = given([dose(10, RATE=rate)], {0: Dosing(**{which: one(value)})})
+    assert torch.isnan(doses.amount).all()
+    assert not torch.isnan(doses.start).any()
+    if rate:
+        assert torch.isnan(doses.rate).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import deepnlme as dn
 from deepnlme.axes import Names
 from deepnlme.dynamics import TorchDiffEq, administer, solve_ode
 from deepnlme.errors import ModelError
@@ -196,3 +197,38 @@ def test_derivatives_of_other_states_are_refused():
 
     with pytest.raises(ModelError, match="effect"):
         solve(TorchDiffEq(), field, population_of({1: observation(0, 1)}))
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=str)
+def test_a_state_may_have_a_derivative_that_is_a_number(solver):
+    """Even where that of another state has more axes than the states themselves."""
+    p = {"k": torch.tensor([0.1, 0.2, 0.4])}
+    population = population_of({i: [dose(0.0), *observation(1.0, 5.0)] for i in (1, 2, 3)})
+    found = solve(solver, lambda theta, p, t, x: dict(central=-p.k * x.central, effect=0.5), population, p)
+    expected = 100 * np.exp(-np.array([[0.1], [0.2], [0.4]]) * np.array([0.0, 1.0, 5.0]))
+    np.testing.assert_allclose(found[..., 0][:, -2:], expected[:, -2:], rtol=1e-6)
+    np.testing.assert_allclose(found[..., 1][:, -1], 2.5, rtol=1e-6)
+
+
+def test_a_constant_derivative_in_a_model_with_random_effects():
+    population = dn.Population([dn.Subject(i, dn.Dose(100), ([1.0, 5.0], [9.0, 6.0])) for i in (1, 2)])
+
+    class Constant(dn.Model):
+        k = dn.Positive(0.1)
+        v = dn.Positive(10.0)
+        sd = dn.Positive(0.5)
+        eta = dn.RandomEffects("k", "v", omega=0.1)
+
+        def individual(self, theta, eta, cov):
+            return dict(k=theta.k * torch.exp(eta.k), v=theta.v * torch.exp(eta.v))
+
+        def dynamics(self, theta, p, t, x):
+            return dict(central=-p.k * x.central, still=0.0)
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(x.central / p.v, theta.sd))
+
+    class Closed(Constant):
+        dynamics = dn.OneCompartment(parameters="rates")
+
+    assert dn.evaluate_ofv(Constant(), population).ofv == pytest.approx(dn.evaluate_ofv(Closed(), population).ofv, 1e-6)

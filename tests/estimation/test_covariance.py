@@ -161,3 +161,20 @@ def test_objective_of_a_fit_is_the_fit_s(fit):
     objective = fit.objective()
     assert isinstance(objective, MarginalObjective)
     np.testing.assert_allclose(objective(fit.free).ofv[0], fit.ofv, rtol=1e-11)
+
+
+def test_a_sandwich_of_few_subjects_warns(population):
+    few = dn.fit(Small(), population[:4], options=QUIET)
+    assert few.n_parameters > 4
+    assert "warning: 4 subjects for" in str(few)
+    assert "warning" not in str(few.with_covariance("R"))
+
+
+def test_nothing_to_estimate(population):
+    fixed = {n: dn.Positive(p.value, fixed=True) for n, p in Small().parameters.items()}
+    model = Small(**fixed, eta=dn.RandomEffects("cl", omega=[0.1], fixed=True))
+    fit = dn.fit(model, population, options=QUIET)
+    assert fit.status is dn.FitStatus.NOTHING_TO_ESTIMATE
+    assert fit.converged
+    assert fit.se == {}
+    assert "FIX" in str(fit)

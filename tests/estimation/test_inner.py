@@ -8,7 +8,8 @@ from torch import exp
 
 import contract_models as cm
 import deepnlme as dn
-from deepnlme.estimation.inner import EBEStatus, InnerOptions, derivatives, find_modes, newton_step
+from deepnlme.estimation import inner
+from deepnlme.estimation.inner import EBEStatus, InnerOptions, Modes, derivatives, find_modes, newton_step
 from deepnlme.estimation.method import Rows
 from deepnlme.joint import Joint, free_tensor
 
@@ -187,3 +188,20 @@ def test_a_subject_whose_search_fails_is_reported_by_the_result():
     assert found.unconverged == [3]
     assert not found.converged
     assert "random effects not found for 1 subjects: 3" in str(found)
+
+
+def test_every_start_is_another_point(monkeypatch):
+    seen = []
+
+    def record(method, rows, start, options):
+        seen.append(start[0].tolist())
+        return Modes(start, torch.zeros(len(start), dtype=torch.int64), 1)
+
+    monkeypatch.setattr(inner, "find_modes", record)
+    population = late_absorption()
+    joint = Joint(LateAbsorption(), population)
+    rows = Rows(joint, joint.batch, free_tensor(joint.space.initial(), 3))
+    for n in (1, 2, 5):
+        seen.clear()
+        inner.find_modes_from_many(dn.Laplace(), rows, torch.zeros(3, 1, dtype=torch.float64), InnerOptions(starts=n))
+        assert len(set(map(tuple, seen))) == len(seen) == n

@@ -242,6 +242,9 @@ def test_asymmetric_or_indefinite_block(plain):
     [
         (dict(starts=0), "Invalid `starts`: got 0"),
         (dict(ebe_starts=0), "Invalid `ebe_starts`"),
+        (dict(seed="a"), "Invalid `seed`"),
+        (dict(seed=None), "Invalid `seed`"),
+        (dict(max_newton="40"), "Invalid `max_newton`"),
         (dict(tolerance=0.0), "Invalid `tolerance`"),
         (dict(tolerance=float("nan")), "Invalid `tolerance`"),
         (dict(time_limit=-1.0), "Invalid `time_limit`"),
@@ -475,3 +478,28 @@ def test_estimates_can_be_given_back(plain):
     np.testing.assert_allclose(again.free, block.free, rtol=1e-8, atol=1e-10)
     with_matrix = {**{n: v for n, v in block.estimates.items() if "omega" not in n}, "eta": block.omega}
     np.testing.assert_allclose(dn.evaluate_ofv(cm.Block(), plain, at=with_matrix).free, again.free, rtol=1e-10)
+
+
+@pytest.mark.parametrize("blq", ["M1", "M3"])
+def test_a_censored_record_before_the_first_dose_is_named(blq):
+    """Its prediction is 0 and so is a proportional sd: there is no derivative, and the search would not start."""
+    rows = pd.DataFrame(
+        dict(ID=7, TIME=[0, 0, 1, 4], AMT=[0, 100, 0, 0], EVID=[0, 1, 0, 0], DV=[0.5, None, 8, 5], CENS=[1, 0, 0, 0])
+    )
+
+    class Proportional(dn.Model):
+        cl = dn.Positive(1.0)
+        v = dn.Positive(10.0)
+        b = dn.Positive(0.2)
+        eta = dn.RandomEffects("cl", omega=0.1)
+        dynamics = dn.OneCompartment()
+
+        def individual(self, theta, eta, cov):
+            return dict(cl=theta.cl * torch.exp(eta.cl), v=theta.v)
+
+        def observe(self, theta, p, x):
+            f = x.central / p.v
+            return dict(dv=dn.Normal(f, dn.proportional(f, theta.b), blq=blq))
+
+    with pytest.raises(dn.ModelError, match=r"censored observation for subject 7, row 2 \(time 0\).*Set MDV=1"):
+        dn.evaluate_ofv(Proportional(), dn.read_nonmem(rows))

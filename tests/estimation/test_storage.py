@@ -12,7 +12,8 @@ import torch
 import contract_models as cm
 import deepnlme as dn
 from deepnlme.estimation.objective import MarginalObjective
-from deepnlme.estimation.storage import fingerprint
+from deepnlme.estimation.storage import Checkpoint, fingerprint
+from deepnlme.joint import Joint
 
 QUIET = dict(progress=False)
 
@@ -216,3 +217,37 @@ def test_checkpoint_refuses_another_fit(population, tmp_path):
     path.write_text("damaged")
     with pytest.raises(dn.DataError, match="not a fit"):
         dn.fit(Small(), population, options=options)
+
+
+def test_a_checkpoint_keeps_the_best_of_all_starts(population, tmp_path):
+    path = tmp_path / "fit.checkpoint"
+    objective = MarginalObjective(Joint(Small(), population), dn.FOCE())
+    u = objective.joint.space.initial()
+    better = objective(u)
+    worse = objective(u + 0.5)
+    assert better.value[0] < worse.value[0]
+    checkpoint = Checkpoint.open(path, objective)
+    checkpoint.save(u, better)
+    checkpoint.save(u + 0.5, worse)
+    resumed = Checkpoint.open(path, objective)
+    np.testing.assert_array_equal(resumed.u, u)
+    resumed.save(u + 0.5, worse)
+    np.testing.assert_array_equal(Checkpoint.open(path, objective).u, u)
+
+
+def test_a_checkpoint_needs_its_folder_before_any_work(population, tmp_path):
+    with pytest.raises(dn.ModelError, match=r"Invalid `checkpoint`.*no folder"):
+        dn.fit(Small(), population, options=dn.Options(**QUIET, checkpoint=tmp_path / "none" / "x"))
+
+
+def test_other_equations_are_refused(fit, population, tmp_path):
+    fit.save(tmp_path / "fit.npz")
+    other = type(
+        "Small",
+        (Small,),
+        dict(
+            individual=lambda self, theta, eta, cov: dict(ka=theta.ka, cl=2.0 * theta.cl * torch.exp(eta.cl), v=theta.v)
+        ),
+    )
+    with pytest.raises(dn.ModelError, match=r"Invalid model.*its OFV at the estimates is"):
+        dn.load_fit(tmp_path / "fit.npz", other(), population)

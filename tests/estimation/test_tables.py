@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import contract_models as cm
 import deepnlme as dn
@@ -315,3 +316,44 @@ def test_parameter_table(plain):
     assert "converged" in head[1]
     assert head[2].startswith("OFV (FO) ")
     assert {"AIC", "BIC", "-2LL"} <= set(head[2].split())
+
+
+def test_naive_pooled_residuals_do_not_depend_on_omega():
+    small, large = (
+        dn.fit(
+            cm.Oral(eta=dn.RandomEffects("ka", "cl", "v", omega=w)),
+            cm.plain(),
+            dn.NaivePooled(),
+            options=dn.Options(progress=False, max_iterations=3),
+        ).predictions()
+        for w in (0.01, 2.0)
+    )
+    for column in ("WRES", "CWRES"):
+        np.testing.assert_allclose(small[column], small["IWRES"], rtol=1e-9)
+        np.testing.assert_allclose(small[column], large[column], rtol=1e-9)
+
+
+def test_a_subject_without_a_prediction_does_not_spoil_the_table():
+    """A lag longer than II has no steady state."""
+    subjects = [
+        dn.Subject(i, dn.Dose(100, ss=1, ii=12), ([1.0, 5.0], [9.0, 6.0]), {"lag": 1.0 + 19 * i}) for i in (0, 1)
+    ]
+
+    class Lagged(dn.Model):
+        k = dn.Positive(0.1)
+        sd = dn.Positive(0.5)
+        eta = dn.RandomEffects("k", omega=0.1)
+        dynamics = dn.OneCompartment(parameters="rates")
+
+        def individual(self, theta, eta, cov):
+            return dict(k=theta.k * torch.exp(eta.k), lag=cov.lag)
+
+        def dosing(self, theta, p):
+            return dict(central=dn.Dosing(lag=p.lag))
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(x.central / 10, theta.sd))
+
+    both, first = (dn.predict(Lagged(), dn.Population(subjects[:n])) for n in (2, 1))
+    pd.testing.assert_frame_equal(both[:2], first)
+    assert both.loc[2:, ["PRED", "WRES", "CWRES"]].isna().all(axis=None)

@@ -154,6 +154,9 @@ def _events(cells: Cells, where: Assignment) -> tuple[dict[str, Any], list[str]]
     rate = np.where(given, np.divide(amt, duration, out=zero.copy(), where=given), rate)
     observed = (evid == 0) & (mdv == 0)
     cens, limit = _censoring(cells, where, observed, nan, notes)
+    at_zero = int(((cens == 1) & (dv == 0)).sum())
+    if at_zero:
+        notes.append(f"CENS=1 with DV=0 on {at_zero} record{'s' * (at_zero > 1)}: DV is the limit, so it is read as 0")
     return dict(
         time=time,
         dv=np.where(evid == 0, dv, np.nan),

@@ -121,8 +121,8 @@ def administer(
             absorption).
         interval: The `Dosing` over the intervals that end at the records, where parameters change with time.
 
-    A negative lag, bioavailability or duration, and a rate that is not positive, make the dose NaN: no such dose exists,
-    and a search that passes there takes its step back.
+    A negative lag, bioavailability or duration, and a rate that is not positive, make the dose NaN: there is no such
+    dose, and a search that passes there takes its step back.
 
     Raises:
         ModelError: RATE=-1 or -2 without a modelled rate or duration.

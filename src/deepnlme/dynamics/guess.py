@@ -1,12 +1,17 @@
-"""First guesses of a trajectory: by an explicit solver, coarsely, and by interpolation on a finer mesh.
+"""First guesses of a trajectory: by a solver that goes step by step, coarsely, and by interpolation on a finer mesh.
 
 Collocation equations of a nonlinear system can have more than one solution (saturable elimination has one with negative
-amounts). An explicit solver finds only the true one; Newton's method starts from it, and its result must stay near it.
+amounts). A solver that goes step by step finds only the true one; Newton's method starts from its path, and the result
+must stay near it.
 """
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import torch
+from scipy.integrate import solve_ivp
 from torch import Tensor
 from torchdiffeq import odeint
 
@@ -16,7 +21,9 @@ from deepnlme.dynamics.steps import Path, Steps
 from deepnlme.dynamics.trajectory import Trajectory
 
 MAX_EXPLICIT = 400
-"""Steps of the explicit solver on one step of the mesh; rows that need more are guessed by the events alone."""
+"""Steps of the explicit solver on one step of the mesh; rows that need more are left to LSODA."""
+MAX_EVALUATIONS = 20_000
+"""Evaluations of the vector field by LSODA for one row; a row that needs more has no solution."""
 
 
 class _LargestRow:
@@ -78,7 +85,7 @@ def _one_step(
         safe = torch.where(resting, torch.ones_like(x), x)
         try:
             options = {"max_num_steps": MAX_EXPLICIT, "norm": norm}
-            path = odeint(slope, safe, grid, rtol=rtol, atol=atol, method="dopri5", options=options)
+            path: Tensor = odeint(slope, safe, grid, rtol=rtol, atol=atol, method="dopri5", options=options)  # type: ignore
             given_up = given_up | ~torch.isfinite(path).all(-1).all(0)[0]
             return path, given_up
         except AssertionError:  # torchdiffeq: a step of size zero, or too many steps
@@ -88,16 +95,58 @@ def _one_step(
     return torch.ones_like(x).expand(len(grid), *x.shape), given_up
 
 
-def standing_path(trajectory: Trajectory, mesh: Mesh, stages: int) -> Path:
-    """The state moved by the events only."""
-    rows = mesh.piece.shape[0]
-    x, states = trajectory.start.expand(1, rows, -1), []
-    for e in range(trajectory.length.shape[-1]):
-        states.append(x)
-        x = x * trajectory.keep[..., e].unsqueeze(-1) + trajectory.add[:, :, e]
-    every = torch.stack([s.expand(1, rows, -1) for s in states], 2)
-    x = every.gather(2, mesh.piece[None, :, :, None].expand(1, rows, -1, every.shape[-1]))
-    return Path(x, x.unsqueeze(-2).expand(-1, -1, -1, stages, -1))
+def stiff_path(trajectory: Trajectory, mesh: Mesh, method: Radau, rtol: float) -> tuple[Path, Tensor]:
+    """The same by scipy's LSODA, row after row: for the few rows too stiff for an explicit solver."""
+    steps = Steps.on(trajectory, mesh, method)
+    rows, n = mesh.piece.shape[0], trajectory.start.shape[-1]
+    states = torch.ones(1, rows, mesh.steps, method.stages + 1, n, dtype=steps.c.dtype, device=steps.c.device)
+    given_up = torch.zeros(rows, dtype=torch.bool, device=steps.c.device)
+    for row in range(rows):
+        index = torch.tensor([row], device=given_up.device)
+        one = Steps.on(trajectory.take(index), mesh.rows(index), method)
+        found = _stiff_row(one, rtol)
+        if found is None:
+            given_up[row] = True
+        else:
+            states[0, row] = found
+    return Path(states[..., 0, :], states[..., 1:, :]), given_up
+
+
+def _stiff_row(steps: Steps, rtol: float) -> Tensor | None:
+    """States at the beginning and the nodes of every step of one row, [G, s + 1, n]; None if there is no solution."""
+    x = steps.trajectory.start[0, 0]
+    nodes = np.append(0.0, steps.method.c)
+    out = []
+    evaluations = 0
+    for g in range(steps.mesh.steps):
+        dt = float(steps.dt[0, 0, g])
+
+        def slope(s: float, y: np.ndarray, g: int = g, dt: float = dt) -> np.ndarray:
+            nonlocal evaluations
+            evaluations += 1
+            if evaluations > MAX_EVALUATIONS:
+                raise OverflowError
+            state = torch.as_tensor(y, dtype=x.dtype, device=x.device).view(1, 1, -1)
+            return dt * steps.slope_at(g, s, state)[0, 0].cpu().numpy()
+
+        if not bool(torch.isfinite(x).all()):
+            return None
+        if dt > 0:
+            atol = max(1e-2 * rtol * float(x.abs().max()), 1e-300)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    done = solve_ivp(slope, (0.0, 1.0), x.cpu().numpy(), "LSODA", nodes, rtol=rtol, atol=atol)
+            except OverflowError:
+                return None
+            if not done.success or not np.isfinite(done.y).all():
+                return None
+            path = torch.as_tensor(done.y.T.copy(), dtype=x.dtype, device=x.device)
+        else:
+            path = x.expand(len(nodes), -1)
+        out.append(path)
+        x = path[-1] * steps.keep[0, 0, g] + steps.add[0, 0, g]
+    return torch.stack(out)
 
 
 def interpolated_path(path: Path, mesh: Mesh, finer: Mesh, parts: Tensor, method: Radau) -> Path:
@@ -105,7 +154,8 @@ def interpolated_path(path: Path, mesh: Mesh, finer: Mesh, parts: Tensor, method
 
     Args:
         path: On `mesh`.
-        mesh, finer: The old and the new mesh.
+        mesh: The old mesh.
+        finer: The new one.
         parts: [R, G] into how many each old step was cut.
         method: The collocation method.
     """

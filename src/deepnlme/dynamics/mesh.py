@@ -41,7 +41,8 @@ class Mesh:
 
     def first(self, steps: int) -> Mesh:
         """Only the first steps (the others have length zero)."""
-        return Mesh(*(v[:, :steps] for v in (self.piece, self.left, self.right, self.last)), self.end)
+        left, right = self.left[:, :steps], self.right[:, :steps]
+        return Mesh(self.piece[:, :steps], left, right, self.last[:, :steps], self.end)
 
     def trimmed(self) -> Mesh:
         """Without the steps at the end that no row uses."""

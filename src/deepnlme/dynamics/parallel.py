@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from deepnlme.axes import Names
-from deepnlme.dynamics.guess import explicit_path, interpolated_path, standing_path
+from deepnlme.dynamics.guess import explicit_path, interpolated_path, stiff_path
 from deepnlme.dynamics.mesh import Mesh, refine, uniform_mesh
 from deepnlme.dynamics.path_memory import recall, remember
 from deepnlme.dynamics.radau import Radau, radau
@@ -35,8 +35,10 @@ SETTLED = 1e-4
 """Relative move of a step's states below which Newton's iteration has settled."""
 NEAR = 0.5
 """Distance from its guess, relative to the largest value of the state, at which a solution is not believed."""
-LOOSE, ATTEMPTS = 1e-3, 4
-"""Tolerance of the explicit solver for the first guess, ten times less at every further attempt; their number."""
+ROUGH = 0.02
+"""Error of a guess's polynomial, relative to the largest value of the state, at which its step is too long."""
+LOOSE, TIGHT, ATTEMPTS = 1e-3, 1e-6, 10
+"""Tolerance of the first guess, three times less at every further attempt down to the second; number of attempts."""
 WILD = 1.3
 """Growth of a kept mesh beyond which it is made anew: a far-off trial point should not burden what follows."""
 FRESH, KEPT = 1.0, 10.0
@@ -115,48 +117,78 @@ class ParallelInTime:
     def _values(self, trajectory: Trajectory) -> tuple[Mesh, Path, Linearisation, Tensor]:
         """Mesh, path and its linearisation, and rows without a solution [R]; without a graph."""
         kept = recall(trajectory)
-        rows, stretches = trajectory.length.shape[1:]
         lost = ~torch.isfinite(trajectory.start).all(-1)[0] | ~torch.isfinite(trajectory.length[0]).all(-1)
         if kept is None:
-            mesh = uniform_mesh(torch.ones(rows, stretches, dtype=torch.int64, device=lost.device))
-            path, guided = self._guess(trajectory if not bool(lost.any()) else _resting(trajectory, lost), mesh, LOOSE)
+            mesh, path, lost = self._fresh(trajectory, lost)
         else:
-            mesh, path = kept
-            guided = torch.ones_like(lost)
-        limit = FRESH if kept is None else KEPT
-        active, attempt = torch.nonzero(~lost).flatten(), 0
+            mesh, path, astray = self._refined(trajectory, *kept, lost)
+            anew = torch.nonzero(astray & ~lost).flatten()
+            if len(anew):
+                # too far from the last evaluation for its mesh and path to help
+                fine, way, without = self._fresh(trajectory.take(anew), lost[anew])
+                steps = max(mesh.steps, fine.steps)
+                mesh = mesh.padded(steps).put(anew, fine.padded(steps)).trimmed()
+                path = path.padded(steps).put(anew, way.padded(steps)).rows(None, mesh.steps)
+                lost = lost.index_copy(0, anew, without)
+        return self._finished(trajectory, mesh, path, lost, kept)
+
+    def _fresh(self, trajectory: Trajectory, lost: Tensor) -> tuple[Mesh, Path, Tensor]:
+        """Mesh and path from nothing, and the rows without a solution [R]."""
+        rows, stretches = trajectory.length.shape[1:]
+        mesh = uniform_mesh(torch.ones(rows, stretches, dtype=torch.int64, device=lost.device))
+        path, without = self._guess(_resting(trajectory, lost) if bool(lost.any()) else trajectory, mesh, LOOSE)
+        lost = lost | without
+        for attempt in range(ATTEMPTS + 1):
+            mesh, path, astray = self._refined(trajectory, mesh, path, lost, FRESH)
+            astray = astray & ~lost
+            again = torch.nonzero(astray).flatten()
+            if len(again) == 0 or attempt == ATTEMPTS:
+                break
+            near = mesh.rows(again).trimmed()
+            guess, without = self._guess(trajectory.take(again), near, max(LOOSE * 0.3**attempt, TIGHT))
+            path = path.put(again, guess.padded(mesh.steps))
+            lost = lost.index_copy(0, again, without)
+        return mesh, path, lost | astray
+
+    def _refined(
+        self, trajectory: Trajectory, mesh: Mesh, path: Path, lost: Tensor, limit: float = KEPT
+    ) -> tuple[Mesh, Path, Tensor]:
+        """Newton's method, and finer steps where the error is above `limit` times the tolerance.
+
+        Returns:
+            Mesh and path; and the rows [R] where Newton's method did not settle near its guess. Their mesh is finer where
+            their guess was rough, their path is of no use.
+        """
+        rows = len(lost)
+        astray = torch.zeros_like(lost)
+        active = torch.nonzero(~lost).flatten()
         while len(active):
             everyone = len(active) == rows
             some = trajectory if everyone else trajectory.take(active)
             here = mesh if everyone else mesh.rows(active).trimmed()
             way = path if everyone else path.rows(active, here.steps)
-            way, parts, astray = self._improve(some, here, way, guided[active], limit)
-            limit = FRESH if kept is None else 0.5 * KEPT
+            way, parts, failed = self._improve(some, here, way, limit)
+            over = (parts * here.used).sum(1) > MAX_STEPS
+            failed = failed | over
+            parts = torch.where(over[:, None], torch.ones_like(parts), parts)
             cut = (parts > 1).any(1)
-            failed = ((parts * here.used).sum(1) > MAX_STEPS) | (astray & (attempt >= ATTEMPTS))
-            lost = lost.index_copy(0, active, failed)
             if bool(cut.any()):
                 finer = refine(here, parts)
                 way = interpolated_path(way, here, finer, parts, self.method)
                 here = finer
-            if bool(astray.any()):
-                attempt += 1
-                again = torch.nonzero(astray).flatten()
-                near = here.rows(again).trimmed()
-                guess, found = self._guess(some.take(again), near, LOOSE * 0.1**attempt)
-                way = way.put(again, guess.padded(here.steps))
-                guided = guided.index_copy(0, active[again], found)
             steps = max(mesh.steps, here.steps)
             mesh = mesh.padded(steps).put(active, here.padded(steps))
             path = path.padded(steps).put(active, way.padded(steps))
-            active = active[(cut | astray) & ~failed]
-        return self._finished(trajectory, mesh.trimmed(), path, lost, kept)
+            astray = astray.index_copy(0, active, failed)
+            active = active[cut & ~failed]
+            limit = min(limit, 0.5 * KEPT)
+        mesh = mesh.trimmed()
+        return mesh, path.rows(None, mesh.steps), astray
 
     def _finished(
         self, trajectory: Trajectory, mesh: Mesh, path: Path, lost: Tensor, kept: tuple[Mesh, Path] | None
     ) -> tuple[Mesh, Path, Linearisation, Tensor]:
         """The result, remembered; rows without a solution are at rest, so that their linearisation is finite."""
-        path = path.rows(None, mesh.steps)
         whole = trajectory
         if bool(lost.any()):
             path = Path(*(torch.where(lost.view(1, -1, *[1] * (v.dim() - 2)), 1.0, v) for v in (path.x, path.stages)))
@@ -167,19 +199,16 @@ class ParallelInTime:
         return mesh, path, linear, lost
 
     def _guess(self, trajectory: Trajectory, mesh: Mesh, rtol: float) -> tuple[Path, Tensor]:
-        """A first path, and the rows [R] where an explicit solver found it."""
+        """A first path, and the rows [R] that have no solution."""
         path, given_up = explicit_path(trajectory, mesh, self.method, rtol)
-        if bool(given_up.any()):
-            plain = standing_path(trajectory, mesh, self.stages)
-            stiff = given_up.view(1, -1, 1, 1)
-            path = Path(
-                torch.where(stiff, plain.x, path.x), torch.where(stiff.unsqueeze(-1), plain.stages, path.stages)
-            )
-        return path, ~given_up
+        stiff = torch.nonzero(given_up).flatten()
+        if len(stiff) == 0:
+            return path, given_up
+        few = mesh.rows(stiff)
+        found, without = stiff_path(trajectory.take(stiff), few, self.method, min(rtol, 1e-4))
+        return path.put(stiff, found), given_up.index_copy(0, stiff, without)
 
-    def _improve(
-        self, trajectory: Trajectory, mesh: Mesh, path: Path, guided: Tensor, limit: float
-    ) -> tuple[Path, Tensor, Tensor]:
+    def _improve(self, trajectory: Trajectory, mesh: Mesh, path: Path, limit: float) -> tuple[Path, Tensor, Tensor]:
         """Newton's method on this mesh.
 
         Returns:
@@ -191,12 +220,15 @@ class ParallelInTime:
         size = path.stages.abs().amax((2, 3), keepdim=True).clamp(min=1e-300)
         away = ((found.stages - path.stages).abs() / size).amax((2, 3, 4))[0].nan_to_num(torch.inf, torch.inf)
         settled = (moved < SETTLED).all(1)
-        astray = ~settled | (guided & (away > NEAR))
+        astray = ~settled | (away > NEAR)
         error = steps.error(found, self.rtol, self.atol).nan_to_num(torch.inf)
         parts = torch.ceil((1.5 * error) ** (0.5 / self.stages)).nan_to_num(posinf=4.0).clamp(2, 4).to(torch.int64)
         moves = mesh.used & (steps.dt[0, ..., 0, 0] > 0)
         parts = torch.where(moves & (error > limit), parts, torch.ones_like(parts))
-        parts = torch.where(astray[:, None], torch.where(moves, 2, 1), parts)
+        if bool(astray.any()):
+            rough = moves & ~(steps.stage_error(path, 1.0) < ROUGH)
+            rough = torch.where(rough.any(1, keepdim=True), torch.where(rough, 4, 1), torch.where(moves, 2, 1))
+            parts = torch.where(astray[:, None], rough, parts)
         return found, parts, astray
 
     def _newton(self, steps: Steps, path: Path) -> tuple[Path, Tensor]:

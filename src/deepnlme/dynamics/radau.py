@@ -73,7 +73,7 @@ class Radau:
         defect = self.slope @ np.append(1.0, x) + z
         # leading term of the Pade approximation (s - 1, s): the difference itself would be lost in rounding
         error = z ** (2 * s) * factorial(s - 1) * factorial(s) / (factorial(2 * s - 1) * factorial(2 * s))
-        return error, abs(defect) * self.spread
+        return error, float(abs(defect)) * self.spread
 
 
 @lru_cache

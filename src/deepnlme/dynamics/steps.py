@@ -203,11 +203,10 @@ class Steps:
         before = torch.cat([torch.zeros_like(across[:, :1]), across[:, :-1]], 1)
         return Linearisation(inverse, of_slopes, of_begin, Recursion(before), keep)
 
-    def error(self, path: Path, rtol: float, atol: float) -> Tensor:
-        """Estimated error at the end of every step over its tolerance, [R, G].
+    def stage_error(self, path: Path, floor: float) -> Tensor:
+        """Estimated error of the stages of every step, relative to the state and to `floor` times its largest, [R, G].
 
-        The polynomial's defect at the beginning of a step, which the collocation leaves free, tells the error of the
-        stages; the error at the end is a higher power of it (see `Radau`).
+        It comes from the polynomial's defect at the beginning of a step, which the collocation leaves free.
         """
         slope = self.trajectory.field(self.p_begin, self.time, path.x)
         if self.rate is not None:
@@ -217,5 +216,8 @@ class Steps:
         defect = torch.einsum("j,krgjn->krgn", weights, nodes) - slope * self.dt.squeeze(-1)
         size = torch.maximum(path.x.abs(), path.end.abs())
         largest = nodes.abs().amax((2, 3)).unsqueeze(2)
-        stage = self.method.spread * defect.abs() / (size + atol / rtol * largest + 1e-300)
-        return (self.method.factor * stage**self.method.power / rtol).amax(-1)[0]
+        return (self.method.spread * defect.abs() / (size + floor * largest + 1e-300)).amax(-1)[0]
+
+    def error(self, path: Path, rtol: float, atol: float) -> Tensor:
+        """Estimated error at the end of every step over its tolerance, [R, G]; see `Radau.factor`."""
+        return self.method.factor * self.stage_error(path, atol / rtol) ** self.method.power / rtol

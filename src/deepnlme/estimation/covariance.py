@@ -40,8 +40,8 @@ class Covariance:
         if not self.ok or self.kind != "sandwich" or not 0 < self.subjects <= len(self.natural):
             return ""
         return (
-            f"warning: {self.subjects} subjects for {len(self.natural)} parameters: S is singular, so some combinations "
-            'of parameters get a standard error of zero and all are unreliable; use fit.with_covariance("R")'
+            f"warning: {self.subjects} subjects for {len(self.natural)} parameters: S is singular, some combinations "
+            'of parameters get a standard error of zero, all are unreliable; use fit.with_covariance("R")'
         )
 
     @property

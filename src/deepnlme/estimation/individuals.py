@@ -258,10 +258,16 @@ def _back(joint: Joint, value: Tensor) -> Tensor:
 
 
 def _decorrelated(residual: Tensor, g: Tensor, sd: Tensor, usable: Tensor) -> Tensor:
-    """C^(-1/2) residual with C = G G' + diag(sd^2), symmetric root; observations that do not count are left out."""
+    """C^(-1/2) residual with C = G G' + diag(sd^2), symmetric root; observations that do not count are left out.
+
+    A row whose C is not finite (a subject without a steady state) becomes NaN, and only that row.
+    """
     g = torch.where(usable, g, torch.zeros_like(g))
     variance = torch.where(usable, sd * sd, torch.ones_like(sd))
     c = torch.einsum("arn,arm->rnm", g, g) + torch.diag_embed(variance)
+    whole = torch.isfinite(c).flatten(1).all(1)
+    c = torch.where(whole[:, None, None], c, torch.eye(c.shape[-1], dtype=c.dtype, device=c.device))
     values, vectors = torch.linalg.eigh(c)
+    residual = torch.where(whole.unsqueeze(-1), residual, torch.full_like(residual, torch.nan))
     local = (vectors.mT @ torch.where(usable, residual, torch.zeros_like(residual)).unsqueeze(-1)).squeeze(-1)
     return (vectors @ (local / torch.sqrt(values)).unsqueeze(-1)).squeeze(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepnlme.data.batch import Batch
-from deepnlme.estimation.inner import EBEStatus, InnerOptions, find_modes, find_modes_from_many
+from deepnlme.estimation.inner import InnerOptions, find_modes, find_modes_from_many
 from deepnlme.estimation.method import Method, Rows
 from deepnlme.estimation.naive_pooled import NaivePooled
 from deepnlme.joint import Joint
@@ -256,8 +256,3 @@ def _solve(h: Tensor, right: Tensor) -> Tensor:
         general = torch.where((fault > 0)[:, None, None], torch.full_like(general, torch.nan), general)
         solution = solution.index_copy(0, bad, general)
     return solution
-
-
-def worst_status(status: np.ndarray) -> dict[EBEStatus, np.ndarray]:
-    """Subjects (positions) whose mode was not found, by status."""
-    return {s: np.flatnonzero(status == s) for s in EBEStatus if s is not EBEStatus.CONVERGED and (status == s).any()}

@@ -8,7 +8,7 @@ import torch
 from deepnlme.errors import ModelError
 from deepnlme.estimation.inner import EBEStatus
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
-from deepnlme.joint import Joint, Prediction
+from deepnlme.joint import Joint
 
 
 def check_start(objective: MarginalObjective, u: np.ndarray) -> Evaluation:
@@ -22,6 +22,7 @@ def check_start(objective: MarginalObjective, u: np.ndarray) -> Evaluation:
     evaluation = objective(u)
     if np.isfinite(evaluation.value[0]):
         return evaluation
+    check_censored(objective.joint, u)
     population = objective.joint.population
     bad = np.flatnonzero(~np.isfinite(evaluation.subject[0]))
     if len(bad):
@@ -76,7 +77,6 @@ def check_typical(joint: Joint, u: np.ndarray) -> None:
                 )
         prediction = joint.predict(values, z, batch)
         density = prediction.log_density()[0]
-        _check_censored(joint, prediction)
     wrong = torch.nonzero(~torch.isfinite(density))
     if len(wrong) == 0:
         return
@@ -98,17 +98,19 @@ def check_typical(joint: Joint, u: np.ndarray) -> None:
     )
 
 
-def _check_censored(joint: Joint, prediction: Prediction) -> None:
+def check_censored(joint: Joint, u: np.ndarray) -> None:
     """Refuse censored records whose likelihood has no derivative: the prediction or its sd is degenerate there."""
     batch = joint.batch
+    with torch.no_grad():
+        values = joint.space.values(torch.tensor(u, dtype=torch.float64).expand(1, batch.rows, -1))
+        prediction = joint.predict(values, torch.zeros(1, batch.rows, joint.k, dtype=torch.float64), batch)
+    mean, sd = prediction.mean[0].expand_as(batch.y), prediction.sd[0].expand_as(batch.y)
     hidden = batch.slot_valid & (batch.cens != 0) & prediction.gaussian
-    usable = torch.isfinite(prediction.mean[0]) & torch.isfinite(prediction.sd[0]) & (prediction.sd[0] > 0)
-    wrong = torch.nonzero(hidden & ~usable)
+    wrong = torch.nonzero(hidden & ~(torch.isfinite(mean) & torch.isfinite(sd) & (sd > 0)))
     if len(wrong):
         r, c = (int(i) for i in wrong[0])
         raise ModelError(
-            f"Invalid censored observation for {joint.where(r, c)} ({len(wrong)} such records): the prediction there is "
-            f"{float(prediction.mean[0, r, c]):g} with residual sd {float(prediction.sd[0, r, c]):g} on the scale where it "
-            "is normal. Set MDV=1 on that record (often one before the first dose), or add an additive part to the error "
-            "model."
+            f"Invalid censored observation for {joint.where(r, c)} ({len(wrong)} such records): the prediction there "
+            f"is {float(mean[r, c]):g}, the residual sd {float(sd[r, c]):g} (on the logarithm for LogNormal). Set "
+            "MDV=1 on that record, as on one before the first dose, or add an additive part to the error model."
         )
