@@ -121,7 +121,7 @@ def _stiff_row(steps: Steps, rtol: float) -> Tensor | None:
     for g in range(steps.mesh.steps):
         dt = float(steps.dt[0, 0, g])
 
-        def slope(s: float, y: np.ndarray, g: int = g, dt: float = dt) -> np.ndarray:
+        def slope(s: float, y: np.ndarray, g: int = g, dt: float = dt, x: Tensor = x) -> np.ndarray:
             nonlocal evaluations
             evaluations += 1
             if evaluations > MAX_EVALUATIONS:

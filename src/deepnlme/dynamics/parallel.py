@@ -156,8 +156,8 @@ class ParallelInTime:
         """Newton's method, and finer steps where the error is above `limit` times the tolerance.
 
         Returns:
-            Mesh and path; and the rows [R] where Newton's method did not settle near its guess. Their mesh is finer where
-            their guess was rough, their path is of no use.
+            Mesh and path; and the rows [R] where Newton's method did not settle near its guess. Their mesh is finer
+            where their guess was rough, their path is of no use.
         """
         rows = len(lost)
         astray = torch.zeros_like(lost)

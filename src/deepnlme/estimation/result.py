@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepnlme.data import Population
-from deepnlme.errors import ModelError
+from deepnlme.errors import ConvergenceError, ModelError
 from deepnlme.estimation.covariance import Covariance, covariance
 from deepnlme.estimation.individuals import Ebes, ebes, prediction_table
 from deepnlme.estimation.inner import EBEStatus, InnerOptions
@@ -71,6 +71,17 @@ class Fit:
     def converged(self) -> bool:
         """Whether the outer problem and every inner one converged."""
         return self.status in (FitStatus.CONVERGED, FitStatus.NOTHING_TO_ESTIMATE) and not len(self.unconverged)
+
+    def require_converged(self) -> Fit:
+        """The fit itself, for scripts that must not go on without convergence.
+
+        Raises:
+            ConvergenceError: It did not converge; the error carries the fit as `result`.
+        """
+        if not self.converged:
+            who = f"; random effects not found for subjects {self.unconverged[:5]}" if self.unconverged else ""
+            raise ConvergenceError(f"The fit has not converged: {self.status.value}{who}.", self)
+        return self
 
     @property
     def unconverged(self) -> list[Any]:

@@ -6,8 +6,7 @@ on that choice, the inner problem is better conditioned for it, and a variance o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +19,14 @@ from deepnlme.data import Population
 from deepnlme.data.batch import Batch, Layout, pack
 from deepnlme.dynamics import CompartmentModel, Dosing, administer, gather_time, scan, solve_ode, superposition
 from deepnlme.errors import DataError, ModelError
+from deepnlme.joint.calling import model_arithmetic, plain_python_refused
 from deepnlme.joint.prediction import Prediction, assemble
 from deepnlme.model import Model
 from deepnlme.observation import Gaussian
 from deepnlme.parameters import Values
+
+TWICE = torch.tensor([0, 0])
+"""The first subject twice: plain Python that takes a batch of scalars for one number fails on it."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ class Joint:
                 "dn.LinearSystem, or a method dynamics(self, theta, p, t, x)."
             )
         bare = Layout(("*",), 0, ("*",), covariates, by_occasion)
-        batch = pack(self.population[:1], bare, slots="any")
-        with torch.no_grad():
-            values, z = self._start(1)
+        batch = pack(self.population[:1], bare, slots="any").take(TWICE)
+        with torch.no_grad(), model_arithmetic(), plain_python_refused():
+            values, z = self._start(2)
             theta, p, _, _ = self._parameters(values, z, batch, occasions=1)
             t = batch.time[None, :, :1]
             asked: set[str] = set()
@@ -122,16 +125,15 @@ class Joint:
 
     def _probe(self, layout: Layout) -> tuple[str, ...]:
         """Run the model once on the first subject, to learn its endpoints and to refuse wrong names early."""
-        batch = pack(self.population[:1], layout, slots="any")
-        with torch.no_grad():
-            values, z = self._start(1)
+        batch = pack(self.population[:1], layout, slots="any").take(TWICE)
+        with torch.no_grad(), model_arithmetic(), plain_python_refused():
+            values, z = self._start(2)
             theta, p, _, _ = self._parameters(values, z, batch, occasions=1)
             self._controls(theta, p)
             self._initial(theta, p)
-            x = {c: torch.ones(1, 1, 1, dtype=torch.float64) for c in self.compartments}
+            x = {c: torch.ones(1, 2, 1, dtype=torch.float64) for c in self.compartments}
             here = Names("x", {**x, "time": batch.time[None, :, :1]})
-            with _unchecked_distributions():
-                out = self.model.observe(theta, self._constant(p), here)
+            out = self.model.observe(theta, self._constant(p), here)
         if not isinstance(out, Mapping) or not out:
             raise ModelError(
                 "Invalid `observe`: expected a dict with the distribution of every observed quantity by name, "
@@ -283,16 +285,18 @@ class Joint:
             batch: R rows.
             order: Highest derivative that will be taken (solvers of differential equations save work with less).
         """
-        theta, p, over, varying = self._parameters(values, z, batch)
-        states = dict(zip(self.compartments, self._states(theta, p, over, varying, batch, order), strict=True))
-        time = (batch.time - batch.offset).gather(1, batch.slot_record).unsqueeze(0)
-        distributions = {}
-        for name, sl in batch.slices.items():
-            if sl.start == sl.stop:
-                continue
-            p_here = Names("p", {k: gather_time(v, batch.slot_record[:, sl]) for k, v in p.items()}) if varying else p
-            x = Names("x", {**{k: v[..., sl] for k, v in states.items()}, "time": time[..., sl]})
-            with _unchecked_distributions():
+        with model_arithmetic():
+            theta, p, over, varying = self._parameters(values, z, batch)
+            states = dict(zip(self.compartments, self._states(theta, p, over, varying, batch, order), strict=True))
+            time = (batch.time - batch.offset).gather(1, batch.slot_record).unsqueeze(0)
+            distributions = {}
+            for name, sl in batch.slices.items():
+                if sl.start == sl.stop:
+                    continue
+                p_here = (
+                    Names("p", {k: gather_time(v, batch.slot_record[:, sl]) for k, v in p.items()}) if varying else p
+                )
+                x = Names("x", {**{k: v[..., sl] for k, v in states.items()}, "time": time[..., sl]})
                 distributions[name] = self.model.observe(theta, p_here, x)[name]
         return Individual(p, states, distributions)
 
@@ -351,20 +355,6 @@ class Joint:
             static = self.predict(values, z, self.batch)
         plain = static.use & static.gaussian & (static.cens == 0)
         return int(static.use.sum()), int(plain.sum())
-
-
-@contextmanager
-def _unchecked_distributions() -> Iterator[None]:
-    """Torch distributions made here give a number that is not finite where their checks would raise.
-
-    A search may pass through parameters that a distribution cannot have; that is a step to take back, not an error.
-    """
-    before = torch.distributions.Distribution._validate_args
-    torch.distributions.Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(before)
 
 
 def _scalar(method: str, name: str, value: Any) -> Tensor:

@@ -74,9 +74,14 @@ def assemble(found: Mapping[str, Any], batch: Batch) -> Prediction:
             log_prob.append(value.expand(*value.shape[:1], batch.rows, width))
             mean.append(None)
             sd.append(None)
+    means, sds = _concatenate(mean, found, batch), _concatenate(sd, found, batch)
+    if batch.cache["dropped"]:
+        # a record left out (M1) may have a prediction without a density, which must not reach the derivatives
+        means = torch.where(static["use"], means, torch.ones_like(means))
+        sds = torch.where(static["use"], sds, torch.ones_like(sds))
     return Prediction(
-        _concatenate(mean, found, batch),
-        _concatenate(sd, found, batch),
+        means,
+        sds,
         log_prob=_concatenate(log_prob, found, batch, optional=True),
         **static,
     )
@@ -119,6 +124,7 @@ def _static(found: Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
         "gaussian": gaussian,
     }
     batch.cache["static"] = static
+    batch.cache["dropped"] = bool((use != batch.slot_valid).any())
     return static
 
 
