@@ -40,8 +40,9 @@ def plain_python_refused() -> Iterator[None]:
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name in (*METHODS, "<lambda>")]
         where = f"`{frames[-1].name}`, line {frames[-1].lineno} ({frames[-1].line})" if frames else "one of its methods"
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise ModelError(
-            f"Invalid model: {where} raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. "
+            f"Invalid model: {where} raised {reason}. "
             "Inside a model every name is a batch of scalars: use torch functions (torch.exp, torch.clamp) instead of "
             "math, numpy, min and max, and torch.where instead of if."
         ) from error
