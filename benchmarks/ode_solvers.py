@@ -1,4 +1,4 @@
-"""One FOCEI evaluation with gradient by each ODE solver: seconds, and how far OFV and gradient are from the closed form.
+"""One FOCEI evaluation with gradient by each ODE solver: seconds, and the distance of OFV and gradient from the truth.
 
 Usage: python benchmarks/ode_solvers.py
 """
