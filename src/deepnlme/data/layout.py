@@ -68,18 +68,21 @@ def compartment_index(population: Population, layout: Layout) -> np.ndarray:
 def endpoint_index(population: Population, layout: Layout, anywhere: bool = False) -> np.ndarray:
     """Index of the endpoint of every observation, [N_records]; -1 for records that are not observations.
 
-    Names are matched as they are; endpoints that are numbers 1, 2, ... are matched with the model's by position.
+    Names are matched as they are; endpoints that are numbers 1, 2, ... are matched with the model's by position. A
+    single endpoint without a name, or with a number, is the model's single one; a model's single endpoint ``dv`` is
+    whatever the data have.
     """
     r = population.records
     out = np.full(len(r.time), -1)
     rows = np.flatnonzero(r.observed)
     found = [str(text) for text in np.unique(r.endpoint[rows])]
     numbered = all(t.isdigit() and 1 <= int(t) <= len(layout.endpoints) for t in found)
+    anything = layout.endpoints == ("dv",)
     for text in found:
         here = rows[r.endpoint[rows] == text]
         if text in layout.endpoints:
             index = layout.endpoints.index(text)
-        elif len(layout.endpoints) == 1 and len(found) == 1:
+        elif len(layout.endpoints) == 1 and len(found) == 1 and (text == "" or text.isdigit() or anything):
             index = 0
         elif text != "" and numbered:
             index = int(text) - 1

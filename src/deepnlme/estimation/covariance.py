@@ -89,7 +89,8 @@ def covariance(
         u: [P] estimates on the free scale.
         evaluation: The objective there.
         kind: "sandwich", "R" or "S".
-        known: [P, P] Hessian of the objective, if the fit has left one.
+        known: [P, P] Hessian of the objective that the fit has left, by forward differences; taken unless its
+            condition would magnify their error, when central differences replace it.
     """
     space = objective.joint.space
     if not space.size:
@@ -97,7 +98,9 @@ def covariance(
         return Covariance(kind, nothing, nothing, nothing, nothing, "")
     g = 0.5 * evaluation.subject_gradient[0]
     s = g.T @ g
-    r = 0.5 * (hessian(objective, u) if known is None else known)
+    if known is None or _ill_conditioned(known):
+        known = hessian(objective, u)
+    r = 0.5 * known
     n = len(u)
     failed = np.full((n, n), np.nan)
     message = _failure(r, "R", space.names) if kind != "S" else ""
@@ -115,6 +118,15 @@ def covariance(
     free = 0.5 * (free + free.T)
     jacobian = space.natural_jacobian(u)
     return Covariance(kind, r, s, free, jacobian @ free @ jacobian.T, "", len(g))
+
+
+def _ill_conditioned(matrix: np.ndarray) -> bool:
+    """Whether the matrix, scaled to a unit diagonal, is indefinite or has a condition number above 1e4."""
+    diagonal = np.diag(matrix)
+    if not np.isfinite(matrix).all() or diagonal.min() <= 0:
+        return True
+    values = np.linalg.eigvalsh(matrix / np.sqrt(np.outer(diagonal, diagonal)))
+    return bool(values.min() <= 1e-4 * values.max())
 
 
 def _failure(matrix: np.ndarray, name: str, parameters: tuple[str, ...]) -> str:

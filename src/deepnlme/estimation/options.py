@@ -32,7 +32,7 @@ class Options:
     """
 
     max_iterations: int = 200
-    tolerance: float = 1e-6
+    tolerance: float = 1e-8
     starts: int = 1
     start_spread: float = 0.5
     ebe_starts: int = 1

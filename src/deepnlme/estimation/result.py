@@ -257,7 +257,8 @@ class Fit:
 
     def table(self) -> pd.DataFrame:
         """The parameter table (see `print(fit)`)."""
-        return parameter_table(self.joint.space, self.free, self.covariance, self.shrinkage)
+        table = parameter_table(self.joint.space, self.free, self.covariance, self.shrinkage)
+        return table if self.method.uses_omega else table.loc[[n for n in table.index if not n.startswith("omega[")]]
 
     def __str__(self) -> str:
         p = self.population

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from deepnlme.errors import ModelError
 BLQ_METHODS = ("M1", "M3", "M4")
 
 
-class Gaussian:
+class Gaussian(ABC):
     """Abstract: a distribution that is normal, N(mean, sd^2), on some scale of the observation.
 
     These are the ones that FO and FOCE can linearise. `mean` and `sd` are on that scale; `parts` are the standard
@@ -25,21 +26,21 @@ class Gaussian:
     blq: str
     parts: tuple[Tensor, ...]
 
+    @abstractmethod
     def scale(self, y: Tensor) -> Tensor:
         """The observation on the scale where it is normal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_jacobian(self, y: Tensor) -> Tensor:
         """log |d scale / d y|."""
-        raise NotImplementedError
 
+    @abstractmethod
     def natural(self, value: Tensor) -> Tensor:
         """Back to the scale of the data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def support(self) -> tuple[float, str]:
         """Lower bound of admissible observations, and its name for messages."""
-        raise NotImplementedError
 
 
 def _tensors(*values: Any) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import numbers
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ def _unchecked(prior: torch.distributions.Distribution) -> torch.distributions.D
 
 
 @dataclass(frozen=True)
-class Parameter:
+class Parameter(ABC):
     """A population parameter (theta) with its initial value.
 
     Use one of the final classes `Real`, `Positive`, `Bounded`.
@@ -74,21 +75,21 @@ class Parameter:
         return torch.as_tensor(prior.log_prob(value), dtype=value.dtype, device=value.device) + 0.0 * value
 
     @property
+    @abstractmethod
     def range(self) -> str:
         """The admissible values, in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contains(self, value: float) -> bool:
         """Whether a value is admissible."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_free(self, value: float) -> float:
         """Natural value -> the unconstrained number that is optimised."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_natural(self, free: Tensor) -> Tensor:
         """Unconstrained number -> natural value, differentiable."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
