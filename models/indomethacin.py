@@ -12,7 +12,8 @@ Published: Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, sect
 y = A1 exp(-exp(lrc1) t) + A2 exp(-exp(lrc2) t) with additive error and normal random effects on A1, lrc1 and A2: the
 two-compartment model in other parameters, here `Biexponential`. At their estimates (BOOK) FOCE gives their
 log-likelihood, 54.59. nlme alternates between two steps and does not maximise that likelihood itself; FOCE's own
-optimum is 1.5 higher.
+optimum is 1.5 higher. (The book's numbers were transcribed without the book at hand; that its log-likelihood is met is
+all that vouches for them.)
 
 Two lessons of a small data set. The sandwich covariance needs more subjects than parameters (its S matrix is a sum of
 one outer product per subject), hence covariance="R" below. And a variance that the data do not support goes to zero:

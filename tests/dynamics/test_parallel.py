@@ -167,3 +167,28 @@ def test_a_vector_field_that_explodes_is_nan_in_its_row_only():
 def test_bad_settings_are_refused(settings):
     with pytest.raises(dn.ModelError, match="Invalid solver settings"):
         dn.ParallelInTime(**settings)
+
+
+def test_rows_of_very_different_size_and_without_a_dose_amount_do_not_disturb_each_other():
+    """Guesses are made to each row's own scale; a NaN amount is NaN in its row only."""
+
+    class Failing(Saturable):
+        scale = dn.Positive(1.0)
+
+        def individual(self, theta, eta, cov):
+            return dict(vm=theta.vm * cov.size, km=theta.km * cov.size, f=torch.where(cov.bad > 0, torch.nan, 1.0))
+
+        def dosing(self, theta, p):
+            return dict(central=dn.Dosing(bioavailability=p.f))
+
+    times, sizes, bad = np.array([1.0, 8.0, 50.0]), [1e-6, 1.0, 1.0, 1e6], [0, 0, 1, 0]
+    population = dn.Population(
+        [
+            dn.Subject(i, doses=dn.Dose(20 * s), observations=(times, np.zeros(3)), covariates={"size": s, "bad": b})
+            for i, (s, b) in enumerate(zip(sizes, bad, strict=True))
+        ]
+    )
+    _, found = states(Failing(), population)
+    assert torch.isnan(found[2]).all()
+    for row in (0, 3):
+        torch.testing.assert_close(found[row] / sizes[row], found[1], rtol=1e-6, atol=1e-7)

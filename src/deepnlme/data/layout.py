@@ -65,7 +65,7 @@ def compartment_index(population: Population, layout: Layout) -> np.ndarray:
     return out
 
 
-def endpoint_index(population: Population, layout: Layout, anywhere: bool = False) -> np.ndarray:
+def endpoint_index(population: Population, layout: Layout) -> np.ndarray:
     """Index of the endpoint of every observation, [N_records]; -1 for records that are not observations.
 
     Names are matched as they are; endpoints that are numbers 1, 2, ... are matched with the model's by position. A

@@ -45,13 +45,14 @@ def explicit_path(trajectory: Trajectory, mesh: Mesh, method: Radau, rtol: float
         trajectory: [1, R, ...] without a graph.
         mesh: Any mesh.
         method: Whose nodes.
-        rtol: Relative tolerance, also of the largest amount given.
+        rtol: Relative tolerance, and, a hundred times less, of the largest amount given to the row.
     """
     steps = Steps.on(trajectory, mesh, method)
-    size = torch.maximum(trajectory.start.abs().amax(), trajectory.add.abs().amax())
+    size = torch.maximum(trajectory.start.abs().amax(-1), trajectory.add.abs().amax((-1, -2)))
     if trajectory.rate is not None:
-        size = torch.maximum(size, (trajectory.rate.abs() * trajectory.length.unsqueeze(-1)).amax())
-    atol = max(float(rtol * 1e-2 * size), 1e-300)
+        size = torch.maximum(size, (trajectory.rate.abs() * trajectory.length.unsqueeze(-1)).amax((-1, -2)))
+    # each row by its own amounts; a row whose amounts are not numbers is given up below and must not spoil the others
+    atol = (1e-2 * rtol * size.nan_to_num(0.0, 0.0, 0.0)).clamp(min=1e-300).unsqueeze(-1)
     grid = torch.cat([steps.c.new_zeros(1), steps.c])
     x = trajectory.start.expand(1, mesh.piece.shape[0], -1)
     given_up = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
@@ -70,7 +71,7 @@ def explicit_path(trajectory: Trajectory, mesh: Mesh, method: Radau, rtol: float
 
 
 def _one_step(
-    steps: Steps, g: int, x: Tensor, dt: Tensor, grid: Tensor, given_up: Tensor, rtol: float, atol: float
+    steps: Steps, g: int, x: Tensor, dt: Tensor, grid: Tensor, given_up: Tensor, rtol: float, atol: Tensor
 ) -> tuple[Tensor, Tensor]:
     """States at the nodes of one step of the mesh, [s + 1, 1, R, n]; rows that fail stand still."""
     given_up = given_up | ~torch.isfinite(x).all(-1)[0]

@@ -53,7 +53,7 @@ class ParallelInTime:
         rtol: Relative tolerance of a step.
         atol: Absolute tolerance of a step, relative to the largest value of the state in its row.
         stages: Nodes per step; the order at the end of a step is 2 stages - 1.
-        max_newton: Newton iterations before the steps are cut in two.
+        max_newton: Newton iterations before another guess on a finer mesh is tried.
 
     Raises:
         ModelError: Tolerances that are not positive, stages out of range.
