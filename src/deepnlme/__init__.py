@@ -27,6 +27,7 @@ from deepnlme.estimation import (
     predict,
 )
 from deepnlme.model import Model
+from deepnlme.nn import L1, L2, MLP, Network
 from deepnlme.observation import LogNormal, Normal, StudentT, combined1, combined2, power, proportional
 from deepnlme.parameters import Bounded, Positive, RandomEffects, Real
 
@@ -35,6 +36,9 @@ __version__ = "0.1.0"
 __all__ = [
     "FO",
     "FOCE",
+    "L1",
+    "L2",
+    "MLP",
     "Bounded",
     "ConvergenceError",
     "DataError",
@@ -52,6 +56,7 @@ __all__ = [
     "Model",
     "ModelError",
     "NaivePooled",
+    "Network",
     "Normal",
     "OneCompartment",
     "Options",

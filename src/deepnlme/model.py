@@ -9,15 +9,20 @@ from typing import Any
 
 from deepnlme.dynamics import CompartmentModel, LinearSystem, ParallelInTime, Solver
 from deepnlme.errors import ModelError
+from deepnlme.nn import Network, NeuralNetwork
 from deepnlme.parameters import Parameter, ParameterSpace, RandomEffects
+
+KINDS = (Parameter, RandomEffects, NeuralNetwork)
+"""What a model may declare."""
 
 
 class Model:
     """Base class of every population model.
 
-    A subclass declares fixed effects (`Real`, `Positive`, `Bounded`), groups of `RandomEffects` and `dynamics` as
-    class attributes, and says in methods how they make an individual's parameters and observations. Inside a
-    method every name is a batch of scalars (tensors that broadcast against each other); use torch functions.
+    A subclass declares fixed effects (`Real`, `Positive`, `Bounded`), networks (`MLP`, `Network`), groups of
+    `RandomEffects` and `dynamics` as class attributes, and says in methods how they make an individual's parameters
+    and observations. Inside a method every name is a batch of scalars (tensors that broadcast against each other); use
+    torch functions.
 
     Attributes:
         dynamics: A closed form (`OneCompartment`, ...), a `LinearSystem`, a method
@@ -45,7 +50,7 @@ class Model:
         declared: dict[str, Any] = {}
         for cls in reversed(type(self).__mro__):
             for name, value in vars(cls).items():
-                if isinstance(value, Parameter | RandomEffects):
+                if isinstance(value, KINDS):
                     declared[name] = value
                 elif name in declared:
                     del declared[name]
@@ -63,9 +68,8 @@ class Model:
         old = declared[name]
         if isinstance(old, Parameter) and isinstance(value, numbers.Real):
             return dataclasses.replace(old, value=float(value) if not isinstance(value, bool) else value)
-        if isinstance(old, Parameter) is not isinstance(value, Parameter) or not isinstance(
-            value, Parameter | RandomEffects
-        ):
+        kind = next(k for k in KINDS if isinstance(old, k))
+        if not isinstance(value, kind):
             raise ModelError(f"Invalid declaration `{name}`: got {value!r}, expected a {type(old).__name__}.")
         return value
 
@@ -81,6 +85,22 @@ class Model:
                 seen[name] = attribute
         if not self.declared:
             raise ModelError(f"Invalid model {type(self).__name__}: it declares no parameter.")
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        """Refuse weights that stand in two places: they would be fitted as if they were not the same."""
+        owner: dict[int, str] = {}
+        for name, network in self.networks.items():
+            parts: list[object] = [network]
+            if isinstance(network, Network):
+                parts += network.module.parameters()
+            for part in parts:
+                if id(part) in owner:
+                    raise ModelError(
+                        f"Invalid network `{name}`: it has the same weights as `{owner[id(part)]}`. Use one network "
+                        "in both places of the model, or declare each its own (copy.deepcopy of a module)."
+                    )
+                owner[id(part)] = name
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -93,9 +113,14 @@ class Model:
         return {n: d for n, d in self.declared.items() if isinstance(d, RandomEffects)}
 
     @property
+    def networks(self) -> dict[str, NeuralNetwork]:
+        """Networks by name, in order of declaration."""
+        return {n: d for n, d in self.declared.items() if isinstance(d, NeuralNetwork)}
+
+    @property
     def space(self) -> ParameterSpace:
         """The parameter space spanned by the declarations."""
-        return ParameterSpace(self.parameters, self.groups)
+        return ParameterSpace(self.parameters, self.groups, self.networks)
 
     def replace(self, **changes: Any) -> Model:
         """A copy with some declarations replaced (see the constructor)."""
@@ -117,7 +142,7 @@ class Model:
     def individual(self, theta: Any, eta: Any, cov: Any) -> dict[str, Any]:
         """Individual parameters by name, from fixed effects, random effects and covariates."""
         del eta, cov
-        return dict(theta)
+        return {n: v for n, v in theta.items() if n in self.parameters}
 
     def initial(self, theta: Any, p: Any) -> dict[str, Any]:
         """Initial value of the states that do not start at zero."""

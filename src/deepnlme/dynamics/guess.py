@@ -22,8 +22,10 @@ from deepnlme.dynamics.trajectory import Trajectory
 
 MAX_EXPLICIT = 400
 """Steps of the explicit solver on one step of the mesh; rows that need more are left to LSODA."""
-MAX_EVALUATIONS = 20_000
-"""Evaluations of the vector field by LSODA for one row; a row that needs more has no solution."""
+MAX_EVALUATIONS = 3_000
+"""Evaluations of the vector field by LSODA for one step of the mesh; a row that needs more has no solution."""
+HUGE = 1e12
+"""A row has no solution if its state becomes so many times larger than what is given to it, or than 1."""
 
 
 class _LargestRow:
@@ -118,14 +120,17 @@ def _stiff_row(steps: Steps, rtol: float) -> Tensor | None:
     x = steps.trajectory.start[0, 0]
     nodes = np.append(0.0, steps.method.c)
     out = []
-    evaluations = 0
+    given = torch.cat([x, steps.add.flatten()]).abs().nan_to_num(0.0)
+    limit = HUGE * max(1.0, float(given.max()))
     for g in range(steps.mesh.steps):
         dt = float(steps.dt[0, 0, g])
+
+        evaluations = 0
 
         def slope(s: float, y: np.ndarray, g: int = g, dt: float = dt, x: Tensor = x) -> np.ndarray:
             nonlocal evaluations
             evaluations += 1
-            if evaluations > MAX_EVALUATIONS:
+            if evaluations > MAX_EVALUATIONS or np.abs(y).max() > limit:
                 raise OverflowError
             state = torch.as_tensor(y, dtype=x.dtype, device=x.device).view(1, 1, -1)
             return dt * steps.slope_at(g, s, state)[0, 0].cpu().numpy()

@@ -17,6 +17,7 @@ from torch import Tensor
 from deepnlme.axes import Names
 from deepnlme.data.batch import Batch
 from deepnlme.dynamics.administration import Administered
+from deepnlme.dynamics.failure import Failure, find_failure
 from deepnlme.dynamics.parallel import ParallelInTime
 from deepnlme.dynamics.solver import Pieces, Solver
 from deepnlme.dynamics.steady_linear import has_steady_doses
@@ -56,6 +57,44 @@ def solve_ode(
         One tensor [K, R, N] per compartment.
     """
     n = len(compartments)
+    field, line, start = _prepared(dynamics, solver, theta, p_interval, p_record, batch, doses, initial, compartments)
+    if isinstance(solver, ParallelInTime):
+        x = solver.solve(_trajectory(field, p_interval, batch, line, start), order)
+    else:
+        x = _integrate(field, solver, p_interval, batch, line, start)
+    return [gather_time(x[..., i], line.slot) for i in range(n)]
+
+
+def explain_ode(
+    dynamics: Any,
+    solver: Solver,
+    theta: Names,
+    p_interval: Names,
+    p_record: Names,
+    batch: Batch,
+    doses: Administered,
+    initial: Mapping[int, Tensor],
+    compartments: tuple[str, ...],
+    row: int,
+) -> Failure | None:
+    """Why a row has no solution; arguments as of `solve_ode`."""
+    field, line, start = _prepared(dynamics, solver, theta, p_interval, p_record, batch, doses, initial, compartments)
+    return find_failure(_trajectory(field, p_interval, batch, line, start), row)
+
+
+def _prepared(
+    dynamics: Any,
+    solver: Solver,
+    theta: Names,
+    p_interval: Names,
+    p_record: Names,
+    batch: Batch,
+    doses: Administered,
+    initial: Mapping[int, Tensor],
+    compartments: tuple[str, ...],
+) -> tuple[VectorField, Timeline, Tensor]:
+    """The vector field, the timeline of every row, and the states at its beginning."""
+    n = len(compartments)
     field = VectorField(dynamics, theta, compartments)
     shapes = [v.shape[:2] for names in (theta, p_interval, p_record) for v in names.values()]
     starts = initial_states(initial, n, batch)
@@ -64,12 +103,7 @@ def solve_ode(
     overlap = steady = None
     if has_steady_doses(batch):
         overlap, steady = steady_states(field, solver, p_record, batch, doses, start)
-    line = build_timeline(batch, doses, n, starts, overlap, steady)
-    if isinstance(solver, ParallelInTime):
-        x = solver.solve(_trajectory(field, p_interval, batch, line, start), order)
-    else:
-        x = _integrate(field, solver, p_interval, batch, line, start)
-    return [gather_time(x[..., i], line.slot) for i in range(n)]
+    return field, build_timeline(batch, doses, n, starts, overlap, steady), start
 
 
 def _integrate(field: VectorField, solver: Solver, p: Names, batch: Batch, line: Timeline, start: Tensor) -> Tensor:

@@ -193,12 +193,16 @@ class Steps:
                 rows = None
         rows = torch.zeros_like(leaf) if rows is None else rows
         jacobian = rows.permute(1, 2, 3, 0, 4)  # [R, G, s, n, n]
-        matrix = -torch.einsum("ij,rgjkl->rgikjl", self.a, jacobian).reshape(*jacobian.shape[:2], s * n, s * n)
+        a = self.a.contiguous()
+        blocks = jacobian.transpose(2, 3).contiguous().unsqueeze(2)  # [R, G, 1, n, s, n]
+        matrix = (a.neg().view(s, 1, s, 1) * blocks).reshape(*jacobian.shape[:2], s * n, s * n)
         matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        inverse = torch.linalg.inv_ex(matrix).inverse
+        inverse = torch.linalg.inv_ex(matrix.mT).inverse.mT  # rows contiguous, so that nothing below is copied
         keep = self.keep[0].unsqueeze(-1)
-        of_begin = inverse.unflatten(-1, (s, n)).sum(-2)
-        of_slopes = torch.einsum("rgxik,ij->rgxjk", inverse.unflatten(-1, (s, n)), self.a).flatten(-2)
+        eye = torch.eye(n, dtype=a.dtype, device=a.device)
+        both = inverse.reshape(-1, s * n) @ torch.cat([torch.kron(a, eye), eye.repeat(s, 1)], 1)
+        both = both.view(*matrix.shape[:3], -1)
+        of_slopes, of_begin = both[..., : s * n].contiguous(), both[..., s * n :].contiguous()
         across = of_begin[:, :, -n:] * keep
         before = torch.cat([torch.zeros_like(across[:, :1]), across[:, :-1]], 1)
         return Linearisation(inverse, of_slopes, of_begin, Recursion(before), keep)

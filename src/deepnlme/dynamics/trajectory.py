@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,11 @@ from deepnlme.dynamics.vector_field import VectorField
 def at_places(names: Names, kind: str, index: Tensor) -> Names:
     """Values [K, R, E] at the places `index` [R, G]; values constant in time as they are."""
     return Names(kind, {k: gather_places(v, index) if v.shape[2] > 1 else v for k, v in names.items()})
+
+
+def mapped(names: Names, kind: str, function: Callable[[Tensor], Tensor]) -> Names:
+    """Every tensor through `function`, those of networks included."""
+    return Names(kind, {k: function(v) if isinstance(v, Tensor) else v.map(function) for k, v in names.items()})
 
 
 def gather_places(value: Tensor, index: Tensor) -> Tensor:
@@ -66,7 +72,7 @@ class Trajectory:
         def one(x: Tensor) -> Tensor:
             return x[:1].detach()
 
-        theta = Names("theta", {k: one(v) for k, v in self.field.theta.items()})
+        theta = mapped(self.field.theta, "theta", one)
         return Trajectory(
             VectorField(self.field.dynamics, theta, self.field.compartments),
             Names("p", {k: one(v) for k, v in self.p.items()}),
@@ -86,7 +92,7 @@ class Trajectory:
         def some(x: Tensor) -> Tensor:
             return x if x.shape[1] == 1 else x.index_select(1, index)
 
-        theta = Names("theta", {k: some(v) for k, v in self.field.theta.items()})
+        theta = mapped(self.field.theta, "theta", some)
         return Trajectory(
             VectorField(self.field.dynamics, theta, self.field.compartments),
             Names("p", {k: some(v) for k, v in self.p.items()}),

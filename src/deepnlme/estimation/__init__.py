@@ -8,9 +8,9 @@ from deepnlme.estimation.laplace import Laplace
 from deepnlme.estimation.load import load_fit
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.naive_pooled import NaivePooled
-from deepnlme.estimation.optimiser import FitStatus
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.result import Fit
+from deepnlme.estimation.watch import FitStatus
 
 __all__ = [
     "FO",

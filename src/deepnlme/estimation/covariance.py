@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepnlme.errors import ModelError
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.optimiser import STEP
 
@@ -16,6 +17,7 @@ class Covariance:
 
     With R = Hessian of -log L (and of -log prior) and S = sum_i g_i g_i' over the subjects' gradients of -log L, both
     on the free scale: sandwich R^-1 S R^-1, "R" R^-1, "S" S^-1; carried to the natural scale by the Jacobian.
+    Weights of networks count as parameters, but are left out of the natural scale.
 
     Attributes:
         kind: "sandwich", "R" or "S".
@@ -37,10 +39,10 @@ class Covariance:
     @property
     def warning(self) -> str:
         """What to doubt about the standard errors of a step that did not fail; empty if nothing is known."""
-        if not self.ok or self.kind != "sandwich" or not 0 < self.subjects <= len(self.natural):
+        if not self.ok or self.kind != "sandwich" or not 0 < self.subjects <= len(self.free):
             return ""
         return (
-            f"warning: {self.subjects} subjects for {len(self.natural)} parameters: S is singular, some combinations "
+            f"warning: {self.subjects} subjects for {len(self.free)} parameters: S is singular, some combinations "
             'of parameters get a standard error of zero, all are unreliable; use fit.with_covariance("R")'
         )
 
@@ -93,6 +95,11 @@ def covariance(
             condition would magnify their error, when central differences replace it.
     """
     space = objective.joint.space
+    if space.row_size < space.size:
+        raise ModelError(
+            f"Invalid covariance step: the model has {space.size - space.row_size} weights that all subjects share, "
+            "too many for standard errors. Use a bootstrap, or a network of at most 600 weights."
+        )
     if not space.size:
         nothing = np.zeros((0, 0))
         return Covariance(kind, nothing, nothing, nothing, nothing, "")
@@ -103,11 +110,12 @@ def covariance(
     r = 0.5 * known
     n = len(u)
     failed = np.full((n, n), np.nan)
-    message = _failure(r, "R", space.names) if kind != "S" else ""
-    if not message and kind != "R":
-        message = _failure(s, "S", space.names) if kind == "S" else ""
+    weights = [f"{name}[{i}]" for name, sl in space.weights.items() for i in range(sl.stop - sl.start)]
+    names = (*space.names, *weights)
+    message = _failure(s, "S", names) if kind == "S" else _failure(r, "R", names)
     if message:
-        return Covariance(kind, r, s, failed, failed, message)
+        nothing = failed[: space.structural, : space.structural]
+        return Covariance(kind, r, s, failed, nothing, message)
     if kind == "R":
         free = np.linalg.inv(r)
     elif kind == "S":
@@ -116,8 +124,8 @@ def covariance(
         inverse = np.linalg.inv(r)
         free = inverse @ s @ inverse
     free = 0.5 * (free + free.T)
-    jacobian = space.natural_jacobian(u)
-    return Covariance(kind, r, s, free, jacobian @ free @ jacobian.T, "", len(g))
+    jacobian, m = space.natural_jacobian(u), space.structural
+    return Covariance(kind, r, s, free, jacobian @ free[:m, :m] @ jacobian.T, "", len(g))
 
 
 def _ill_conditioned(matrix: np.ndarray) -> bool:
@@ -139,7 +147,8 @@ def _failure(matrix: np.ndarray, name: str, parameters: tuple[str, ...]) -> str:
     worst = vectors[:, 0]
     order = np.argsort(-np.abs(worst))[:3]
     involved = ", ".join(parameters[i] for i in order if abs(worst[i]) > 0.1)
-    listed = ", ".join(f"{v:.3g}" for v in values)
+    shown = values if len(values) <= 20 else np.concatenate([values[:10], values[-10:]])
+    listed = ", ".join(f"{v:.3g}" for v in shown)
     return (
         f"Covariance step failed: the {name} matrix is not positive definite (eigenvalues {listed}); the direction "
         f"that the data do not determine is mostly {involved}. Fix or drop a parameter there (a variance near zero?), "

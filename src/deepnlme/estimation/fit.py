@@ -21,12 +21,14 @@ from deepnlme.estimation.individuals import block_cholesky, prediction_table
 from deepnlme.estimation.inner import InnerOptions
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import MarginalObjective
-from deepnlme.estimation.optimiser import FitStatus, Optimum, Trace, optimise
+from deepnlme.estimation.optimiser import Optimum, optimise, together
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.result import Fit
+from deepnlme.estimation.stages import continued, initial_points, split
 from deepnlme.estimation.start import check_start
 from deepnlme.estimation.storage import Checkpoint
-from deepnlme.joint import Joint
+from deepnlme.estimation.watch import FitStatus, Trace
+from deepnlme.joint import Joint, calibrated
 from deepnlme.model import Model
 
 
@@ -34,16 +36,19 @@ def fit(
     model: Model,
     population: Population,
     method: Method | None = None,
-    start: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | Fit | None = None,
     options: Options | None = None,
 ) -> Fit:
     """Fit a population model by maximising an approximate marginal likelihood.
+
+    Parameters with priors, the weights of networks among them, are estimated by their posterior mode: the penalty
+    -2 log prior is added to what is minimised, and reported apart from the OFV.
 
     Args:
         model: The model; it is not changed.
         population: The data; every subject needs an observation.
         method: `FOCE()` (default, with interaction), `Laplace()`, `FO()` or `NaivePooled()`.
-        start: Initial values by name that replace the declared ones.
+        start: Initial values by name that replace the declared ones, or an earlier fit to go on from.
         options: How to carry the fit out.
 
     Returns:
@@ -56,27 +61,34 @@ def fit(
     method, options = FOCE() if method is None else method, Options() if options is None else options
     _check_arguments(model, population, method, options, start, "start")
     began = time.perf_counter()
+    population, aside = split(population, options)
+    if isinstance(start, Fit):
+        model, start = continued(model, start)
     if not method.uses_omega and model.groups:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     joint = prepared(model, population, method)
     u = joint.space.initial(start)
     objective = _objective(joint, method, options)
     check_start(objective, u)
+    held_out = None if aside is None else _objective(prepared(joint.model, aside, method), method, options)
     seconds = {"preparation": time.perf_counter() - began}
     began = time.perf_counter()
-    best, ends = _best_of_starts(objective, u, options)
+    best, ends = _best_of_starts(objective, u, options, held_out)
     seconds["optimisation"] = time.perf_counter() - began
     began = time.perf_counter()
     found = None
-    if options.covariance is not None and best.status is not FitStatus.INTERRUPTED:
+    kind = options.covariance
+    if kind == "auto":
+        kind = None if joint.space.weights else "sandwich"
+    if kind is not None and best.status is not FitStatus.INTERRUPTED:
         objective.start_from(best.u, best.evaluation.z[0])
         try:
-            found = covariance(objective, best.u, best.evaluation, options.covariance, best.hessian)
+            found = covariance(objective, best.u, best.evaluation, kind, best.hessian)
         except KeyboardInterrupt:
             found = None
     seconds["covariance"] = time.perf_counter() - began
     return Fit(
-        model,
+        joint.model,
         population,
         method,
         options,
@@ -89,6 +101,7 @@ def fit(
         seconds,
         versions(),
         ends,
+        aside,
     )
 
 
@@ -105,7 +118,7 @@ def _check_arguments(model: Any, population: Any, method: Any, options: Any, val
         if not isinstance(value, kind):
             got = repr(value) if isinstance(value, str | int | float) else type(value).__name__
             raise ModelError(f"Invalid `{name}`: got {got}, expected {example}.")
-    if values is not None and not isinstance(values, Mapping):
+    if values is not None and not isinstance(values, Mapping | Fit):
         raise ModelError(f"Invalid `{argument}`: got {type(values).__name__}, expected values by name, dict(ka=1.5).")
     _check_device(options.device)
 
@@ -122,9 +135,9 @@ def _check_device(device: Any) -> None:
 
 
 def prepared(model: Model, population: Population, method: Method) -> Joint:
-    """Model and data bound together and checked."""
+    """Model and data bound together and checked, the units of networks found."""
     population.require_observations()
-    joint = Joint(model, population)
+    joint = Joint(calibrated(model, population), population)
     joint.check_data()
     method.check(joint)
     return joint
@@ -135,16 +148,20 @@ def _objective(joint: Joint, method: Method, options: Options) -> MarginalObject
     return MarginalObjective(joint, method, inner, options.device, options.max_numbers)
 
 
-def _best_of_starts(objective: MarginalObjective, u: np.ndarray, options: Options) -> tuple[Optimum, tuple[float, ...]]:
+def _best_of_starts(
+    objective: MarginalObjective, u: np.ndarray, options: Options, held_out: MarginalObjective | None
+) -> tuple[Optimum, tuple[float, ...]]:
     """Fits from the given and from drawn initial values; the best one, and the values all of them reached."""
     checkpoint = Checkpoint.open(options.checkpoint, objective)
-    generator = np.random.default_rng(options.seed)
-    points = [u] + [u + options.start_spread * generator.standard_normal(len(u)) for _ in range(options.starts - 1)]
+    points = initial_points(objective, u, options)
     if checkpoint is not None and checkpoint.u is not None:
         points[0] = checkpoint.u
         if checkpoint.z is not None:
             objective.start_from(checkpoint.u, checkpoint.z)
     save = checkpoint.save if checkpoint is not None else (lambda u, e: None)
+    if together(objective, options):
+        found = optimise(objective, np.stack(points), options, save, held_out)
+        return found, found.reached or (float(found.evaluation.value[0]),)
     best: Optimum | None = None
     reached = []
     for i, point in enumerate(points):
@@ -153,7 +170,7 @@ def _best_of_starts(objective: MarginalObjective, u: np.ndarray, options: Option
             if not np.isfinite(objective(point).value[0]):
                 reached.append(float("inf"))
                 continue
-        found = optimise(objective, point, options, save)
+        found = optimise(objective, point, options, save, held_out)
         value = float(found.evaluation.value[0])
         reached.append(value)
         if best is None or value < float(best.evaluation.value[0]):
@@ -179,7 +196,7 @@ def evaluate_ofv(
     model: Model,
     population: Population,
     method: Method | None = None,
-    at: Mapping[str, Any] | None = None,
+    at: Mapping[str, Any] | Fit | None = None,
     options: Options | None = None,
 ) -> Fit:
     """The OFV at given parameter values, without fitting.
@@ -188,7 +205,7 @@ def evaluate_ofv(
         model: The model.
         population: The data.
         method: As in `fit`.
-        at: Values by name that replace the declared initial ones.
+        at: Values by name that replace the declared initial ones, or a fit (of other data) whose values to take.
         options: As in `fit`; only device, seed and the settings of the random effects matter.
 
     Returns:
@@ -197,14 +214,19 @@ def evaluate_ofv(
     method, options = FOCE() if method is None else method, Options() if options is None else options
     _check_arguments(model, population, method, options, at, "at")
     began = time.perf_counter()
+    values = at
+    if isinstance(at, Fit):
+        model, values = continued(model, at)
+    if not method.uses_omega and model.groups:
+        model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     joint = prepared(model, population, method)
-    u = joint.space.initial(at)
+    u = joint.space.initial(values)  # type: ignore[arg-type]
     objective = _objective(joint, method, options)
     evaluation = check_start(objective, u)
     seconds = {"evaluation": time.perf_counter() - began}
     status = FitStatus.NOTHING_TO_ESTIMATE if not len(u) else FitStatus.EVALUATED
     return Fit(
-        model,
+        joint.model,
         population,
         method,
         replace(options, covariance=None),
@@ -239,6 +261,7 @@ def predict(
         The table of `Fit.predictions`.
     """
     _check_arguments(model, population, FOCE(), Options(), at, "at")
+    model = calibrated(model, population)
     joint = Joint(model, population)
     u = joint.space.initial(at)
     z = np.zeros((len(population), joint.k))

@@ -10,11 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from deepnlme.axes import SCALAR_NDIM
 from deepnlme.data import Population
 from deepnlme.data.batch import endpoint_index
 from deepnlme.data.events import occasion_numbers
+from deepnlme.errors import DataError
 from deepnlme.estimation.method import jacobian
 from deepnlme.joint import Joint, Prediction, assemble
+from deepnlme.joint.calling import model_arithmetic
 from deepnlme.model import Model
 from deepnlme.observation import Gaussian
 
@@ -72,6 +75,20 @@ def effect_names(joint: Joint) -> tuple[str, ...]:
         else:
             names += labels
     return tuple(names)
+
+
+def individual_parameters(joint: Joint, free: np.ndarray, z: np.ndarray, subject: Any) -> dict[str, Any]:
+    """Individual parameters of one subject at z [S, k], at its first record where they change with time."""
+    ids = list(joint.population.ids)
+    if subject not in ids:
+        shown = ", ".join(str(i) for i in ids[:5]) + (" ..." if len(ids) > 5 else "")
+        raise DataError(f"Invalid subject: got {subject!r}, expected one of {shown}.")
+    index = torch.tensor([ids.index(subject)])
+    batch = joint.batch.take(index)
+    values = joint.space.values(torch.tensor(free, dtype=torch.float64).expand(1, 1, -1))
+    with torch.no_grad(), model_arithmetic():
+        _, p, _, _ = joint.parameters(values, torch.tensor(z)[index].unsqueeze(0), batch)
+    return {n: float(v[0, 0, 0]) if v.dim() == SCALAR_NDIM else v[0, 0, 0].numpy() for n, v in p.items()}
 
 
 def ebes(joint: Joint, free: np.ndarray, z: np.ndarray, curvature: np.ndarray) -> Ebes:

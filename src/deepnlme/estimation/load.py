@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,10 @@ from deepnlme.errors import ModelError
 from deepnlme.estimation.covariance import Covariance
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation
-from deepnlme.estimation.optimiser import FitStatus, Trace
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.result import Fit
 from deepnlme.estimation.storage import METHODS, check, damage, read, sized
+from deepnlme.estimation.watch import FitStatus, Trace
 from deepnlme.joint import Joint
 from deepnlme.model import Model
 
@@ -37,10 +38,21 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
     if not method.uses_omega and model.groups:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     with damage(path):
+        model = _in_units(model, head.get("scaling", {}))
         check(head, model, population, path)
         fit = _restored(head, arrays, model, population, method)
         _check_equations(fit, path)
         return fit
+
+
+def _in_units(model: Model, scaling: dict[str, Any]) -> Model:
+    """The model with the units of its networks that were found from the data of the fit."""
+    new = copy.copy(model)
+    new.declared = dict(model.declared)
+    for name, net in model.networks.items():
+        if name in scaling:
+            new.declared[name] = net.scaled(net.scaling.filled(**scaling[name]))
+    return new
 
 
 def _check_equations(fit: Fit, path: Path) -> None:
@@ -59,14 +71,16 @@ def _restored(
 ) -> Fit:
     """The fit; arrays of the wrong size raise ValueError."""
     p, s, k = model.space.size, len(population), Joint(model, population).k
-    shapes = {"u": (1, p), "gradient": (1, p), "subject": (1, s), "subject_gradient": (1, s, p), "z": (1, s, k)}
+    q = model.space.row_size
+    shapes = {"u": (1, p), "gradient": (1, p), "subject": (1, s), "subject_gradient": (1, s, q), "z": (1, s, k)}
     shapes |= {"curvature": (1, s, k, k), "status": (1, s)}
     evaluation = {}
     for f in Evaluation.__dataclass_fields__:
         evaluation[f] = sized(arrays, f"evaluation.{f}", shapes.get(f, (1,)))
     found = None
     if head["covariance"] is not None:
-        parts = {f: sized(arrays, f"covariance.{f}", (p, p)) for f in ("r", "s", "free", "natural")}
+        parts = {f: sized(arrays, f"covariance.{f}", (p, p)) for f in ("r", "s", "free")}
+        parts["natural"] = sized(arrays, "covariance.natural", (model.space.structural,) * 2)
         found = Covariance(head["covariance"]["kind"], **parts, message=head["covariance"]["message"], subjects=s)
     return Fit(
         model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,22 +21,24 @@ class Rows:
     Attributes:
         joint: Model and data.
         batch: R rows.
-        u: [1, R, P] free parameters, or [K, R, P] as leaves of a graph.
+        u: [1, R, P] free parameters of each row, or [K, R, P] as leaves of a graph.
         order: Highest derivative of the predictions that will be taken.
+        shared: Weights of networks that all rows share, or None without such.
     """
 
     joint: Joint
     batch: Batch
     u: Tensor
     order: int = 2
+    shared: Tensor | None = None
 
     def take(self, index: Tensor) -> Rows:
         """Some of the rows."""
-        return Rows(self.joint, self.batch.take(index), self.u.index_select(1, index), self.order)
+        return replace(self, batch=self.batch.take(index), u=self.u.index_select(1, index))
 
     def predict(self, z: Tensor) -> Prediction:
         """The observation model at z [K, R, k]."""
-        return self.joint.predict(self.joint.space.values(self.u), z, self.batch, self.order)
+        return self.joint.predict(self.joint.space.values(self.u, self.shared), z, self.batch, self.order)
 
     def zero(self) -> Tensor:
         """z = 0, [1, R, k]."""

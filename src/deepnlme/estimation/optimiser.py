@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import enum
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from tqdm.auto import tqdm
 
+from deepnlme.estimation.adam import adam
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.options import Options
+from deepnlme.estimation.trust_region import FLAT, FLAT_STEPS, descend
+from deepnlme.estimation.watch import FitStatus, Stop, Trace, Watch
 
 ENOUGH = 1e-3
 """Improvement [OFV units] below which BFGS hands over to Newton's method."""
 
+MAX_LIMITED_MEMORY = 5_000
+"""Parameters, the weights of large networks among them, up to which L-BFGS is used instead of Adam."""
+
 STEP = 1e-5
 """Step of the difference of gradients that makes the Hessian, relative to max(1, |u|)."""
-
-
-class FitStatus(enum.Enum):
-    """How a fit ended; the value is what the user reads."""
-
-    CONVERGED = "converged"
-    PRECISION = "stopped where rounding errors hide any further improvement; check the gradient"
-    MAX_ITERATIONS = "not converged: iteration limit reached; raise max_iterations or start from these estimates"
-    TIME_LIMIT = "not converged: time limit reached; the best fit so far"
-    INTERRUPTED = "not converged: interrupted; the best fit so far"
-    NOTHING_TO_ESTIMATE = "evaluated; no parameter is free"
-    EVALUATED = "evaluated at the values given, not fitted"
-
-
-@dataclass
-class Trace:
-    """The path of a fit, one entry per iteration."""
-
-    ofv: list[float] = field(default_factory=list)
-    decrement: list[float] = field(default_factory=list)
-    gradient_norm: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -55,6 +36,7 @@ class Optimum:
         decrement: Expected further improvement [OFV units].
         trace: The path.
         hessian: [P, P] of the objective there, or None if it was not computed.
+        reached: The values that starts side by side have reached.
     """
 
     u: np.ndarray
@@ -63,11 +45,7 @@ class Optimum:
     decrement: float
     trace: Trace
     hessian: np.ndarray | None = None
-
-
-class _Stop(Exception):
-    def __init__(self, status: FitStatus):
-        self.status = status
+    reached: tuple[float, ...] = ()
 
 
 def steps(u: np.ndarray) -> np.ndarray:
@@ -103,86 +81,35 @@ def newton_decrement(gradient: np.ndarray, hessian: np.ndarray) -> float:
     return float(0.5 * np.sum(local**2 / size))
 
 
-class _Watch:
-    """Remembers the best point, shows progress, and stops on time, tolerance or request."""
-
-    def __init__(self, objective: MarginalObjective, options: Options, save: Callable[[np.ndarray, Evaluation], None]):
-        self.objective, self.options, self.save = objective, options, save
-        self.started = time.perf_counter()
-        self.trace = Trace()
-        self.best: tuple[float, np.ndarray, Evaluation] | None = None
-        self.decrement = math.inf
-        self.hessian: tuple[bytes, np.ndarray] | None = None
-        self.bar = tqdm(
-            total=100,
-            disable=not options.progress,
-            leave=False,
-            bar_format="{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]",
-        )
-
-    def consider(self, u: np.ndarray, evaluation: Evaluation) -> None:
-        value = float(evaluation.value[0])
-        if math.isfinite(value) and (self.best is None or value < self.best[0]):
-            first = Evaluation(*(getattr(evaluation, f)[:1] for f in Evaluation.__dataclass_fields__))
-            self.best = (value, u.copy(), first)
-            self.objective.remember(0)
-        self.check_time()
-
-    def check_time(self) -> None:
-        if time.perf_counter() - self.started > self.options.time_limit:
-            raise _Stop(FitStatus.TIME_LIMIT)
-
-    def iteration(self, decrement: float, certain: bool = True) -> None:
-        """Record an iteration; `certain` if the decrement is that of the true Hessian, so that it may end the fit."""
-        assert self.best is not None
-        value, u, evaluation = self.best
-        self.decrement = decrement
-        self.trace.ofv.append(float(evaluation.ofv[0]))
-        self.trace.decrement.append(decrement)
-        self.trace.gradient_norm.append(float(np.linalg.norm(evaluation.gradient[0])))
-        self.trace.seconds.append(time.perf_counter() - self.started)
-        self.save(u, evaluation)
-        top = max(self.trace.decrement)
-        share = math.log(top / max(decrement, 1e-300)) / math.log(max(top / self.options.tolerance, 10.0))
-        self.bar.n = int(100 * min(max(share, 0.0), 1.0))
-        self.bar.set_description_str(
-            f"{self.objective.method.name} iteration {len(self.trace.ofv)}  OFV {value:.3f}  to go {decrement:.2g}"
-        )
-        self.bar.refresh()
-        if certain and decrement < self.options.tolerance:
-            raise _Stop(FitStatus.CONVERGED)
-        if len(self.trace.ofv) >= self.options.max_iterations:
-            raise _Stop(FitStatus.MAX_ITERATIONS)
-
-
 def optimise(
     objective: MarginalObjective,
-    start: np.ndarray,
+    starts: np.ndarray,
     options: Options,
     save: Callable[[np.ndarray, Evaluation], None] = lambda u, e: None,
+    held_out: MarginalObjective | None = None,
 ) -> Optimum:
-    """Minimise from `start` [P].
+    """Minimise from `starts` [P] or, where they run side by side, [L, P].
 
-    Newton's method in an exact trust region (scipy's trust-exact), with value, gradient and Hessian from one batch of
-    P + 1 parameter vectors. Where that batch is larger than a chunk, BFGS comes first, started from the subjects' outer
-    products of gradients, and Newton's method ends the fit. Beyond `max_newton` parameters BFGS alone.
+    Args:
+        objective: The objective.
+        starts: Where to start; several at once only with `together`.
+        options: Its `optimiser` chooses the way; see `docs/methods.md`.
+        save: Called with the best point after every iteration.
+        held_out: The objective of subjects kept aside, for early stopping.
     """
-    watch = _Watch(objective, options, save)
+    watch = Watch(objective, options, save, held_out)
+    starts = np.atleast_2d(starts)
+    reached: list[float] = []
     try:
-        if len(start) == 0:
-            evaluation = objective(start)
-            watch.consider(start, evaluation)
+        if starts.shape[1] == 0:
+            watch.consider(starts[0], objective(starts[0]))
             status = FitStatus.NOTHING_TO_ESTIMATE
             watch.decrement = 0.0
+        elif together(objective, options):
+            status, reached = descend(objective, starts, watch)
         else:
-            small = len(start) <= options.max_newton
-            batch = (len(start) + 1) * objective.subjects
-            status = FitStatus.PRECISION
-            if not small or batch > objective.rows_per_chunk:
-                status = _quasi_newton(objective, start, watch, ENOUGH if small else options.tolerance)
-            if small:
-                status = _trust_region(objective, start if watch.best is None else watch.best[1], watch)
-    except _Stop as stop:
+            status = WAYS[way(objective, options)](objective, starts[0], watch)
+    except Stop as stop:
         status = stop.status
     except KeyboardInterrupt:
         status = FitStatus.INTERRUPTED
@@ -191,11 +118,71 @@ def optimise(
     if watch.best is None:
         raise KeyboardInterrupt("interrupted before the first evaluation had ended")
     _, u, evaluation = watch.best
+    if watch.best_held_out is not None:
+        _, _, u, evaluation = watch.best_held_out
     known = watch.hessian[1] if watch.hessian is not None and watch.hessian[0] == u.tobytes() else None
-    return Optimum(u, evaluation, status, watch.decrement, watch.trace, known)
+    return Optimum(u, evaluation, status, watch.decrement, watch.trace, known, tuple(reached))
 
 
-def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: _Watch) -> FitStatus:
+def way(objective: MarginalObjective, options: Options) -> str:
+    """The optimiser that "auto" means for this problem."""
+    if options.optimiser != "auto":
+        return options.optimiser
+    space = objective.joint.space
+    if space.weights and space.row_size == space.size:
+        return "gauss-newton"
+    if space.weights and space.size > MAX_LIMITED_MEMORY:
+        return "adam"
+    if space.weights:
+        return "l-bfgs"
+    return "newton" if space.size <= options.max_newton else "bfgs"
+
+
+def together(objective: MarginalObjective, options: Options) -> bool:
+    """Whether several starts run side by side."""
+    return way(objective, options) == "gauss-newton"
+
+
+def _newton(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitStatus:
+    """Newton's method in an exact trust region (scipy's trust-exact).
+
+    Value, gradient and Hessian come from one batch of P + 1 parameter vectors. Where that batch is larger than a chunk,
+    BFGS comes first, started from the subjects' outer products of gradients.
+    """
+    if (len(start) + 1) * objective.subjects > objective.rows_per_chunk:
+        _quasi_newton(objective, start, watch, ENOUGH)
+    return _trust_region(objective, start if watch.best is None else watch.best[1], watch)
+
+
+def _bfgs(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitStatus:
+    return _quasi_newton(objective, start, watch, watch.options.tolerance)
+
+
+def _limited_memory(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitStatus:
+    """L-BFGS: no matrix of the weights. It stops where ten iterations improve by less than `FLAT`."""
+    values: list[float] = []
+
+    def look(u: np.ndarray) -> tuple[float, np.ndarray]:
+        evaluation = objective(u)
+        watch.consider(u, evaluation)
+        value = float(evaluation.value[0])
+        return (value, evaluation.gradient[0]) if math.isfinite(value) else (1e300, np.zeros_like(u))
+
+    def callback(intermediate_result):  # type: ignore[no-untyped-def]
+        assert watch.best is not None
+        del intermediate_result
+        values.append(watch.best[0])
+        gain = values[-1 - FLAT_STEPS] - values[-1] if len(values) > FLAT_STEPS else math.inf
+        watch.iteration(gain, certain=False)
+        if gain < FLAT:
+            raise Stop(FitStatus.FLAT)
+
+    options = {"maxcor": 30, "ftol": 0.0, "gtol": 1e-10, "maxiter": 10**6, "maxfun": 10**7}
+    minimize(look, start, jac=True, method="L-BFGS-B", callback=callback, options=options)
+    return FitStatus.PRECISION
+
+
+def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitStatus:
     memory: dict[bytes, tuple[float, np.ndarray, np.ndarray]] = {}
 
     def look(u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -229,7 +216,7 @@ def _trust_region(objective: MarginalObjective, start: np.ndarray, watch: _Watch
     return FitStatus.PRECISION
 
 
-def _quasi_newton(objective: MarginalObjective, start: np.ndarray, watch: _Watch, enough: float) -> FitStatus:
+def _quasi_newton(objective: MarginalObjective, start: np.ndarray, watch: Watch, enough: float) -> FitStatus:
     """BFGS until two iterations in a row improve the objective by less than `enough`."""
     values: list[float] = []
 
@@ -262,3 +249,7 @@ def _quasi_newton(objective: MarginalObjective, start: np.ndarray, watch: _Watch
 def _symmetric_inverse(matrix: np.ndarray) -> np.ndarray:
     inverse = np.linalg.inv(matrix)
     return 0.5 * (inverse + inverse.T)
+
+
+WAYS = {"newton": _newton, "bfgs": _bfgs, "l-bfgs": _limited_memory, "adam": adam}
+"""Optimisers from one start, by name; "gauss-newton" is `descend`."""

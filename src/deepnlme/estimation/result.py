@@ -14,13 +14,14 @@ import pandas as pd
 from deepnlme.data import Population
 from deepnlme.errors import ConvergenceError, ModelError
 from deepnlme.estimation.covariance import Covariance, covariance
-from deepnlme.estimation.individuals import Ebes, ebes, prediction_table
+from deepnlme.estimation.fitted_network import FittedNetwork, summary
+from deepnlme.estimation.individuals import Ebes, ebes, individual_parameters, prediction_table
 from deepnlme.estimation.inner import EBEStatus, InnerOptions
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
-from deepnlme.estimation.optimiser import FitStatus, Trace
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.table import parameter_table, render
+from deepnlme.estimation.watch import FitStatus, Trace
 from deepnlme.joint import Joint
 from deepnlme.model import Model
 
@@ -44,6 +45,8 @@ class Fit:
         trace: The path of the fit.
         seconds: Wall time by stage.
         versions: Of Python and the packages that matter.
+        starts: What every start has reached.
+        held_out: Subjects that were kept aside for early stopping, or None.
     """
 
     model: Model
@@ -59,6 +62,7 @@ class Fit:
     seconds: dict[str, float]
     versions: dict[str, str]
     starts: tuple[float, ...] = ()
+    held_out: Population | None = None
 
     # ---- numbers ------------------------------------------------------------------------------------------------
 
@@ -70,7 +74,8 @@ class Fit:
     @property
     def converged(self) -> bool:
         """Whether the outer problem and every inner one converged."""
-        return self.status in (FitStatus.CONVERGED, FitStatus.NOTHING_TO_ESTIMATE) and not len(self.unconverged)
+        good = (FitStatus.CONVERGED, FitStatus.FLAT, FitStatus.EARLY, FitStatus.NOTHING_TO_ESTIMATE)
+        return self.status in good and not len(self.unconverged)
 
     def require_converged(self) -> Fit:
         """The fit itself, for scripts that must not go on without convergence.
@@ -132,6 +137,29 @@ class Fit:
     def estimates(self) -> dict[str, float]:
         """Every parameter by name on the natural scale; variances as ``omega[cl]``, ``omega[cl,ka]``."""
         return self.joint.space.as_dict(self.free)
+
+    @cached_property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights of every network by name, [W]."""
+        space = self.joint.space
+        fixed = {n: net.initial() for n, net in self.model.networks.items() if n not in space.weights}
+        return {n: fixed[n] if n in fixed else self.free[space.weights[n]].copy() for n in self.model.networks}
+
+    @property
+    def networks(self) -> dict[str, FittedNetwork]:
+        """The fitted networks by name, to be called with numbers or arrays: ``fit.networks["response"](cp, r, z)``."""
+        return {n: FittedNetwork(n, net, self.weights[n]) for n, net in self.model.networks.items()}
+
+    def individual(self, subject: Any) -> dict[str, Any]:
+        """Individual parameters of one subject at its EBEs, by name: numbers, and arrays for vectors.
+
+        Args:
+            subject: Its id.
+
+        Raises:
+            DataError: No such subject.
+        """
+        return individual_parameters(self.joint, self.free, self._modes[0], subject)
 
     @property
     def se(self) -> dict[str, float]:
@@ -253,6 +281,41 @@ class Fit:
             self.__dict__[key] = table
         return self.__dict__[key].copy()
 
+    def predict(
+        self,
+        population: Population | None = None,
+        times: Any = None,
+        level: float = 0.95,
+        draws: int = 200,
+        residual: bool = True,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Predictions for subjects, new ones too: ID TIME [DVID] [DV] PRED IPRED and intervals.
+
+        The random effects of each subject are estimated from its own observations, which may be few, or none: then its
+        IPRED is PRED, and its intervals are those of the population. They are drawn from the normal approximation
+        around the EBE, with the curvature that the method uses (FOCE its own, Laplace the Hessian, FO that of FOCE
+        without interaction); those of an occasion without data from the prior. Estimates count as known. Columns:
+
+        - PRED, IPRED: prediction at eta = 0 and at the EBEs; medians of log-normal endpoints;
+        - IPRED_LOW, IPRED_HIGH: interval of the individual curve;
+        - DV_LOW, DV_HIGH: interval of an observation, with residual error.
+
+        Args:
+            population: The subjects, by default those of the fit with their EBEs.
+            times: None for the records with EVID=0, observed (with DV) or not (MDV=1); or increasing times on the
+                clock of the data, for all subjects, or a dict id -> times for some. A time that a dose has too is
+                after the dose. Before its first record a subject is in its initial state. Endpoints have a row each.
+            level: Probability inside the intervals.
+            draws: Draws of the random effects, the same standard normal ones for every subject; 0 for no intervals.
+            residual: Also DV_LOW and DV_HIGH.
+            seed: Of the draws.
+        """
+        from deepnlme.estimation.individual_curves import Intervals
+        from deepnlme.estimation.new_subjects import predict_subjects
+
+        return predict_subjects(self, population, times, Intervals(level, draws, residual, seed))
+
     # ---- tables -------------------------------------------------------------------------------------------------
 
     def table(self) -> pd.DataFrame:
@@ -271,6 +334,10 @@ class Fit:
         ]
         if self.joint.space.has_priors:
             lines.append(f"penalty (-2 log prior) {self.penalty:.4f}, not in the OFV")
+        if self.covariance is None and self.joint.space.weights:
+            lines.append('no standard errors: a network was fitted; fit.with_covariance("R") gives those of the others')
+        if self.held_out is not None:
+            lines.append(f"{len(self.held_out)} subjects were kept aside for early stopping")
         if self.covariance is not None:
             if self.covariance.ok and self.n_parameters:
                 lines.append(f"standard errors: {self.covariance.kind}, condition number {self.condition_number:.3g}")
@@ -282,7 +349,10 @@ class Fit:
         if bad:
             shown = ", ".join(str(i) for i in bad[:5]) + (" ..." if len(bad) > 5 else "")
             lines.append(f"random effects not found for {len(bad)} subjects: {shown}")
-        return "\n".join(lines) + "\n\n" + render(self.table())
+        text = "\n".join(lines) + "\n\n" + render(self.table())
+        if self.model.networks:
+            text += "\n\n" + summary(self.model.networks, self.weights)
+        return text
 
     def __repr__(self) -> str:
         return f"<Fit {type(self.model).__name__} {self.method.name} OFV {self.ofv:.4f} {self.status.name}>"

@@ -81,6 +81,9 @@ def check_typical(joint: Joint, u: np.ndarray) -> None:
     if len(wrong) == 0:
         return
     r, c = (int(i) for i in wrong[0])
+    why = joint.explain(values, z, batch, r)
+    if why:
+        raise ModelError(f"Invalid initial values for subject {joint.population.ids[r]}: {why}.")
     y, mean, sd = (float(v[r, c]) for v in (prediction.y, prediction.mean[0], prediction.sd[0]))
     if bool(prediction.gaussian[c]):
         detail = f"prediction {mean:g}, residual sd {sd:g}, observation {y:g}"

@@ -24,6 +24,7 @@ from deepnlme.estimation.method import Method
 from deepnlme.estimation.naive_pooled import NaivePooled
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.model import Model
+from deepnlme.nn import NeuralNetwork
 from deepnlme.parameters import Parameter, RandomEffects, Real
 
 FORMAT = 1
@@ -97,6 +98,9 @@ def _declaration(declared: Any) -> str:
         return (
             f"RandomEffects({declared.names or declared.size}, block={declared.block}, by={declared.by}, kept={kept})"
         )
+    if isinstance(declared, NeuralNetwork):
+        kept = "" if not declared.fixed else f", kept={hashlib.sha256(declared.initial().tobytes()).hexdigest()[:16]}"
+        return f"{declared.describe()}({declared.size}, {_prior(declared.prior)}{kept})"
     if isinstance(declared, Parameter):
         parts = {f.name: getattr(declared, f.name) for f in dataclasses.fields(declared)}
         value = parts.pop("value")
@@ -107,9 +111,13 @@ def _declaration(declared: Any) -> str:
         elif isinstance(declared, Real):
             parts["scale"] = declared.scale
         if prior is not None and not declared.fixed:
-            parts["prior"] = type(prior).__name__ if " at 0x" in repr(prior) else repr(prior)
+            parts["prior"] = _prior(prior)
         return f"{type(declared).__name__}({', '.join(f'{k}={v}' for k, v in parts.items())})"
     return type(declared).__name__
+
+
+def _prior(prior: Any) -> str:
+    return type(prior).__name__ if " at 0x" in repr(prior) else repr(prior)
 
 
 def _head(model: Model, population: Population, method: Method) -> dict[str, Any]:
@@ -146,7 +154,8 @@ def check(head: dict[str, Any], model: Model, population: Population, path: Path
 def save_fit(fit: Any, path: str | Path) -> None:
     """Write a fit."""
     head = _head(fit.model, fit.population, fit.method)
-    options = dataclasses.asdict(fit.options)
+    options = {f.name: getattr(fit.options, f.name) for f in dataclasses.fields(fit.options)}
+    options["held_out"] = options["held_out"] if isinstance(options["held_out"], float) else None
     options["checkpoint"] = str(options["checkpoint"]) if options["checkpoint"] is not None else None
     head |= {
         "options": options,
@@ -156,6 +165,7 @@ def save_fit(fit: Any, path: str | Path) -> None:
         "seconds": fit.seconds,
         "versions": fit.versions,
         "starts": list(fit.starts),
+        "scaling": {name: vars(net.scaling) for name, net in fit.model.networks.items()},
         "estimates": fit.estimates,
         "ofv": fit.ofv,
         "covariance": None

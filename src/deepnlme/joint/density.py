@@ -17,11 +17,21 @@ from torch import Tensor
 from deepnlme.axes import SCALAR_NDIM, Names
 from deepnlme.data import Population
 from deepnlme.data.batch import Batch, Layout, pack
-from deepnlme.dynamics import CompartmentModel, Dosing, administer, gather_time, scan, solve_ode, superposition
+from deepnlme.dynamics import (
+    CompartmentModel,
+    Dosing,
+    administer,
+    explain_ode,
+    gather_time,
+    scan,
+    solve_ode,
+    superposition,
+)
 from deepnlme.errors import DataError, ModelError
 from deepnlme.joint.calling import model_arithmetic, plain_python_refused
 from deepnlme.joint.prediction import Prediction, assemble
 from deepnlme.model import Model
+from deepnlme.nn import BoundNetwork
 from deepnlme.observation import Gaussian
 from deepnlme.parameters import Values
 
@@ -69,11 +79,13 @@ class Joint:
             )
         covariates = tuple(population.records.covariates)
         self.compartments: tuple[str, ...] = ()
+        self._probing = True
         self.compartments = self._compartments(covariates, by_occasion)
         dose_compartment = 0
         always = isinstance(model.dynamics, CompartmentModel) and model.dynamics.absorption == "zero-order"
         probe = Layout(self.compartments, dose_compartment, ("*",), covariates, by_occasion, any_infusion=True)
         self.endpoints = self._probe(probe)
+        self._probing = False
         self.layout = Layout(self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, always)
         self.batch = pack(population, self.layout, slots)
         self.occasions = max(int(self.batch.occasion.max()) + 1, occasions) if by_occasion else 1
@@ -105,7 +117,7 @@ class Joint:
         batch = pack(self.population[:1], bare, slots="any").take(TWICE)
         with torch.no_grad(), model_arithmetic(), plain_python_refused():
             values, z = self._start(2)
-            theta, p, _, _ = self._parameters(values, z, batch, occasions=1)
+            theta, p, _, _ = self.parameters(values, z, batch, occasions=1)
             t = batch.time[None, :, :1]
             asked: set[str] = set()
             rates = model.dynamics(theta, self._constant(p), t, _Probe(asked, t))
@@ -128,9 +140,9 @@ class Joint:
         batch = pack(self.population[:1], layout, slots="any").take(TWICE)
         with torch.no_grad(), model_arithmetic(), plain_python_refused():
             values, z = self._start(2)
-            theta, p, _, _ = self._parameters(values, z, batch, occasions=1)
+            theta, p, _, _ = self.parameters(values, z, batch, occasions=1)
             self._controls(theta, p)
-            self._initial(theta, p)
+            self.initial(theta, p)
             x = {c: torch.ones(1, 2, 1, dtype=torch.float64) for c in self.compartments}
             here = Names("x", {**x, "time": batch.time[None, :, :1]})
             out = self.model.observe(theta, self._constant(p), here)
@@ -172,11 +184,11 @@ class Joint:
                 out.update({n: vector[..., i] for i, n in enumerate(group.names)})
         return out, varying
 
-    def _parameters(
+    def parameters(
         self, values: Values, z: Tensor, batch: Batch, occasions: int | None = None
     ) -> tuple[Names, Names, Names, bool]:
         """theta, p at the records, p over the intervals, and whether p changes with time."""
-        theta = Names("theta", {n: v.unsqueeze(-1) for n, v in values.theta.items()})
+        theta = self._theta(values)
         effects, _ = self._effects(values, z, batch, occasions or self.occasions)
         eta = Names("eta", effects)
         at = Names("cov", {n: pair[0].unsqueeze(0) for n, pair in batch.covariates.items()})
@@ -189,6 +201,14 @@ class Joint:
             )
         varying = any(v.shape[2] > 1 for v in over.values())
         return theta, p, over, varying
+
+    def _theta(self, values: Values) -> Names:
+        """Fixed effects and networks by name."""
+        found: dict[str, Any] = {n: v.unsqueeze(-1) for n, v in values.theta.items()}
+        for name, weights in values.weights.items():
+            weights = weights.unsqueeze(-2) if weights.dim() > 1 else weights.reshape(1, 1, 1, -1)
+            found[name] = BoundNetwork(name, self.space.networks[name], weights, self._probing)
+        return Names("theta", found)
 
     def _individual(self, theta: Names, eta: Names, cov: Names) -> Names:
         values = self.model.individual(theta, eta, cov)
@@ -236,7 +256,8 @@ class Joint:
             controls[i] = Dosing(old.lag, old.bioavailability, old.rate, p["duration"])
         return controls
 
-    def _initial(self, theta: Names, p: Names) -> dict[int, Tensor]:
+    def initial(self, theta: Names, p: Names) -> dict[int, Tensor]:
+        """Initial amounts by number of the compartment, [K, R, T] each."""
         out = {}
         returned = self.model.initial(theta, p)
         if not isinstance(returned, Mapping):
@@ -264,10 +285,7 @@ class Joint:
         """Amounts in every compartment at every slot."""
         if self.model.dynamics is None:
             return []
-        always = isinstance(self.model.dynamics, CompartmentModel) and self.model.dynamics.absorption == "zero-order"
-        interval = self._controls(theta, over) if varying else None
-        doses = administer(self._controls(theta, p), batch, self.compartments, always, interval)
-        initial = self._initial(theta, p)
+        doses, initial = self._inputs(theta, p, over, varying, batch)
         if self.model.is_ode:
             dynamics, solver = self.model.dynamics, self.model.solver
             return solve_ode(dynamics, solver, theta, over, p, batch, doses, initial, self.compartments, order)
@@ -275,6 +293,26 @@ class Joint:
         if varying:
             return scan(linear, over, p, batch, doses, initial)
         return superposition(linear, p, batch, doses, initial)
+
+    def _inputs(
+        self, theta: Names, p: Names, over: Names, varying: bool, batch: Batch
+    ) -> tuple[Any, dict[int, Tensor]]:
+        """Effective doses and initial amounts."""
+        always = isinstance(self.model.dynamics, CompartmentModel) and self.model.dynamics.absorption == "zero-order"
+        interval = self._controls(theta, over) if varying else None
+        doses = administer(self._controls(theta, p), batch, self.compartments, always, interval)
+        return doses, self.initial(theta, p)
+
+    def explain(self, values: Values, z: Tensor, batch: Batch, row: int) -> str:
+        """Why the differential equations of a row have no solution, in words; empty if they have one."""
+        if not self.model.is_ode:
+            return ""
+        with torch.no_grad(), model_arithmetic():
+            theta, p, over, varying = self.parameters(values, z, batch)
+            doses, initial = self._inputs(theta, p, over, varying, batch)
+            dynamics, solver, names = self.model.dynamics, self.model.solver, self.compartments
+            found = explain_ode(dynamics, solver, theta, over, p, batch, doses, initial, names, row)
+        return "" if found is None else str(found)
 
     def individuals(self, values: Values, z: Tensor, batch: Batch, order: int = 3) -> Individual:
         """Individual parameters, states at every slot, and the distribution of every endpoint at its slots.
@@ -286,7 +324,7 @@ class Joint:
             order: Highest derivative that will be taken (solvers of differential equations save work with less).
         """
         with model_arithmetic():
-            theta, p, over, varying = self._parameters(values, z, batch)
+            theta, p, over, varying = self.parameters(values, z, batch)
             states = dict(zip(self.compartments, self._states(theta, p, over, varying, batch, order), strict=True))
             time = (batch.time - batch.offset).gather(1, batch.slot_record).unsqueeze(0)
             distributions = {}

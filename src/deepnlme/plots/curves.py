@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from deepnlme.data import Population, Records
+from deepnlme.data.dense import insert
 from deepnlme.estimation import Fit
 from deepnlme.joint import Joint
 from deepnlme.model import Model
@@ -35,7 +36,7 @@ def curves(fit: Fit, positions: np.ndarray, endpoint: str, points: int = 200) ->
     """The curves of the subjects at `positions`.
 
     Between the records of a subject more records with EVID=2 are put, which change nothing; covariates and occasions on
-    them are those that hold on the interval (`_filled`), so that the model sees the same subject. Where a covariate
+    them are those that hold on the interval, so that the model sees the same subject. Where a covariate
     is interpolated linearly and changes, more records would change it: the curve then has the record times only.
 
     Args:
@@ -90,54 +91,36 @@ def _whitened(fit: Fit, joint: Joint, positions: np.ndarray) -> np.ndarray:
 def _dense(population: Population, points: int) -> Population:
     """The population with records added, every record listed under no endpoint so that each has its slot."""
     r = population.records
-    bare = Records.build(
-        **{name: column for name, column in r.columns() if name not in ("dv", "observed", "endpoint", "cens", "limit")},
-        covariates=r.covariates,
-        observed=False,
-    )
-    linear = any(
-        rule == "linear" and bool((np.diff(r.covariates[name])[np.diff(r.subject) == 0] != 0).any())
-        for name, rule in population.interpolation.items()
-    )
-    records = bare if linear else _filled(bare, population.interpolation, points)
-    return Population.from_records(
-        records,
+    columns = {n: c for n, c in r.columns() if n not in ("dv", "observed", "endpoint", "cens", "limit")}
+    bare = Population.from_records(
+        Records.build(**columns, covariates=r.covariates, observed=False),
         population.ids,
         categories=population.categories,
         occasions=population.occasions,
         interpolation=population.interpolation,
     )
+    linear = any(
+        rule == "linear" and bool((np.diff(r.covariates[name])[np.diff(r.subject) == 0] != 0).any())
+        for name, rule in population.interpolation.items()
+    )
+    if linear:
+        return bare
+    subject, position, time = _more(r, points)
+    return insert(bare, subject, position, time).population
 
 
-def _filled(r: Records, rules: dict[str, str], points: int) -> Records:
-    """Records with EVID=2 added between those of each subject.
-
-    An added record has the occasion of the record after it and, of a covariate carried backward, its value; of one
-    carried forward the value of the record before: what holds on the interval stays as it is.
-    """
+def _more(r: Records, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times to add: their subject, the record that they come before, and the times themselves."""
     span = np.zeros(r.n_subjects)
     np.maximum.at(span, r.subject, r.time)
-    source, before, time, added = [], [], [], []
-    for i in range(len(r)):
-        if i and r.subject[i] == r.subject[i - 1]:
-            extra = _between(r, i, float(span[r.subject[i]]) / points)
-            source += [i] * len(extra)
-            before += [i - 1] * len(extra)
-            time += extra
-            added += [True] * len(extra)
-        source.append(i)
-        before.append(i)
-        time.append(float(r.time[i]))
-        added.append(False)
-    index, new = np.array(source), np.array(added)
-    columns = {name: column[index] for name, column in r.columns()}
-    columns["time"] = np.array(time)
-    columns["evid"] = np.where(new, 2, columns["evid"])
-    for name in ("amt", "rate", "duration", "ii", "addl", "ss"):
-        columns[name] = np.where(new, 0, columns[name])
-    columns["cmt"] = np.where(new, "", columns["cmt"])
-    carried = {n: v[np.array(before) if rules[n] == "locf" else index] for n, v in r.covariates.items()}
-    return Records(**columns, covariates=carried)
+    position: list[int] = []
+    time: list[float] = []
+    for i in np.flatnonzero(np.diff(r.subject) == 0) + 1:
+        extra = _between(r, int(i), float(span[r.subject[i]]) / points)
+        position += [int(i)] * len(extra)
+        time += extra
+    before = np.array(position, dtype=np.int64)
+    return r.subject[before], before, np.array(time)
 
 
 def _between(r: Records, i: int, step: float) -> list[float]:

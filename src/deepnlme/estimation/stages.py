@@ -1,0 +1,94 @@
+"""Where a fit starts: subjects kept aside, an earlier fit, several seeds, a fit without random effects."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from deepnlme.data import Population
+from deepnlme.errors import ModelError
+from deepnlme.estimation.naive_pooled import NaivePooled
+from deepnlme.estimation.objective import MarginalObjective
+from deepnlme.estimation.optimiser import optimise
+from deepnlme.estimation.options import Options
+from deepnlme.estimation.result import Fit
+from deepnlme.joint import Joint
+from deepnlme.model import Model
+
+
+def split(population: Population, options: Options) -> tuple[Population, Population | None]:
+    """The subjects to fit and those kept aside, if any; a share is drawn by the seed."""
+    aside = options.held_out
+    if aside is None or isinstance(aside, Population):
+        return population, aside
+    count = round(aside * len(population))
+    if not 0 < count < len(population):
+        raise ModelError(
+            f"Invalid `held_out`: got {aside:g}, which is {count} of {len(population)} subjects. Leave at least one on "
+            "either side."
+        )
+    chosen = np.random.default_rng(options.seed).permutation(len(population))[:count]
+    kept = np.setdiff1d(np.arange(len(population)), chosen)
+    return population[kept], population[np.sort(chosen)]
+
+
+def continued(model: Model, fit: Fit) -> tuple[Model, dict[str, Any]]:
+    """The model in the units of an earlier fit's networks, and that fit's values of what both share and is free."""
+    declared, values = dict(model.declared), {}
+    for name, net in model.networks.items():
+        other = fit.model.networks.get(name)
+        if other is None or other.size != net.size or other.describe() != net.describe():
+            continue
+        if not net.scaling.complete:
+            declared[name] = net.scaled(net.scaling.filled(**vars(other.scaling)))
+        if not net.fixed:
+            values[name] = fit.weights[name]
+    values |= {n: fit.estimates[n] for n, p in model.parameters.items() if not p.fixed and n in fit.estimates}
+    omega = fit.joint.space.omega_matrices(fit.free)
+    for name, group in model.groups.items():
+        other = fit.model.groups.get(name)
+        if other is None or other.labels(name) != group.labels(name) or group.fixed.all():
+            continue
+        matrix = omega[name] if group.block else np.diag(np.diag(omega[name]))
+        matrix[np.ix_(group.fixed, group.fixed)] = group.omega[np.ix_(group.fixed, group.fixed)]
+        values[name] = matrix
+    new = copy.copy(model)
+    new.declared = declared
+    return new, values
+
+
+def initial_points(objective: MarginalObjective, u: np.ndarray, options: Options) -> list[np.ndarray]:
+    """The given point and those drawn around it: with other weights where there are networks."""
+    generator = np.random.default_rng(options.seed)
+    space = objective.joint.space
+    points = [u]
+    for _ in range(options.starts - 1):
+        if space.weights:
+            points.append(space.with_weights(u, generator))
+        else:
+            points.append(u + options.start_spread * generator.standard_normal(len(u)))
+    if options.pooled_first and objective.method.inner:
+        points = [pooled(objective.joint, point, options) for point in points]
+    return points
+
+
+def pooled(joint: Joint, u: np.ndarray, options: Options) -> np.ndarray:
+    """A fit without random effects, as a start.
+
+    Weights that the data say nothing about without random effects, as those of an input that is a random effect, keep
+    their initial values: the penalty alone would make them zero, and random effects could not come in any more.
+    """
+    model = joint.model.replace(**{n: g.as_fixed() for n, g in joint.model.groups.items()})
+    alone = Joint(model, joint.population)
+    theta, rest = len(joint.space.free_theta), joint.space.structural
+    index = np.r_[0:theta, rest : joint.space.size]
+    objective = MarginalObjective(alone, NaivePooled(), device=options.device, budget=options.max_numbers)
+    found = optimise(objective, u[index], replace(options, checkpoint=None))
+    silent = found.evaluation.gradient[0] == objective.penalty_gradient(found.u)
+    silent[:theta] = False
+    out = u.copy()
+    out[index] = np.where(silent, u[index], found.u)
+    return out
