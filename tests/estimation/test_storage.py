@@ -14,6 +14,8 @@ import deepnlme as dn
 from deepnlme.estimation.objective import MarginalObjective
 from deepnlme.estimation.storage import Checkpoint, fingerprint
 from deepnlme.joint import Joint
+from deepnlme.nn import mlp
+from network_models import people
 
 QUIET = dict(progress=False)
 
@@ -251,3 +253,119 @@ def test_other_equations_are_refused(fit, population, tmp_path):
     )
     with pytest.raises(dn.ModelError, match=r"Invalid model.*its OFV at the estimates is"):
         dn.load_fit(tmp_path / "fit.npz", other(), population)
+
+
+class Curves(dn.Model):
+    """A network whose units come from the data, and one that is fixed."""
+
+    sd = dn.Positive(0.3)
+    base = dn.Positive(1.0)
+    curve = dn.MLP(2, (2,), prior=dn.L2(1.0), seed=1)
+    kept = dn.MLP(1, (2,), fixed=True, seed=2)
+    latent = dn.RandomEffects(1, omega=0.2, fixed=True)
+
+    def individual(self, theta, eta, cov):
+        return dict(z=eta.latent)
+
+    def observe(self, theta, p, x):
+        f = theta.base + theta.curve(x.time, p.z) + theta.kept(x.time)
+        return dict(dv=dn.Normal(f, theta.sd))
+
+
+@pytest.fixture(scope="module")
+def curves():
+    return dn.fit(Curves(), people(5, dose=None), options=dn.Options(**QUIET, max_iterations=4))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["by row", "shared"])
+def test_round_trip_of_networks(tmp_path, monkeypatch, shared):
+    if shared:
+        monkeypatch.setattr(mlp, "MAX_PER_ROW", 0)
+    options = dn.Options(**QUIET, max_iterations=4, starts=2)
+    fit = dn.fit(Curves(), people(5, dose=None), options=options)
+    if not shared:
+        fit = fit.with_covariance("R")
+    fit.save(tmp_path / "fit.npz")
+    again = dn.load_fit(tmp_path / "fit.npz", Curves(), people(5, dose=None))
+    np.testing.assert_array_equal(again.free, fit.free)
+    for name, weights in fit.weights.items():
+        np.testing.assert_array_equal(again.weights[name], weights)
+        assert again.model.networks[name].scaling == fit.model.networks[name].scaling
+        inputs = (1.5, 0.2)[: fit.networks[name].inputs]
+        assert again.networks[name](*inputs) == fit.networks[name](*inputs)
+    for f in fields(fit.evaluation):
+        np.testing.assert_array_equal(getattr(again.evaluation, f.name), getattr(fit.evaluation, f.name))
+    assert again.trace == fit.trace
+    assert str(again) == str(fit)
+    pd.testing.assert_frame_equal(again.predictions(), fit.predictions())
+    np.testing.assert_array_equal(again.individual(2)["z"], fit.individual(2)["z"])
+    on = dn.fit(Curves(), people(5, dose=None), start=again, options=dn.Options(**QUIET, max_iterations=1))
+    assert on.ofv + on.penalty <= fit.ofv + fit.penalty + 1e-6
+
+
+def test_other_networks_are_refused(curves, tmp_path):
+    path, population = tmp_path / "fit.npz", people(5, dose=None)
+    curves.save(path)
+    for name, other in {
+        "curve": dn.MLP(2, (3,), prior=dn.L2(1.0)),
+        "kept": dn.MLP(1, (2,), fixed=True, seed=3),
+    }.items():
+        with pytest.raises(dn.ModelError, match=rf"Invalid model for .*fit\.npz: `{name}` is declared as"):
+            dn.load_fit(path, Curves(**{name: other}), population)
+    for other in (
+        dn.MLP(2, (2,), prior=dn.L2(2.0)),
+        dn.MLP(2, (2,), prior=dn.L2(1.0, bias=False)),
+        dn.MLP(2, (2,), prior=dn.L2(1.0), activation="swish"),
+        dn.MLP(2, (2,), prior=dn.L2(1.0), input_scale=3.0),
+        dn.MLP(2, (2,)),
+    ):
+        with pytest.raises(dn.ModelError, match=r"`curve` is declared as"):
+            dn.load_fit(path, Curves(curve=other), population)
+    # initial weights are no part of what was fitted
+    again = dn.load_fit(path, Curves(curve=dn.MLP(2, (2,), prior=dn.L2(1.0), seed=9)), population)
+    np.testing.assert_array_equal(again.weights["curve"], curves.weights["curve"])
+
+
+def test_a_fit_with_subjects_kept_aside_is_read_with_all_or_with_those_fitted(tmp_path):
+    population = people(6, dose=None)
+    fit = dn.fit(Curves(), population, options=dn.Options(**QUIET, max_iterations=4, held_out=0.3, seed=2))
+    assert (len(fit.population), len(fit.held_out)) == (4, 2)
+    fit.save(tmp_path / "fit.npz")
+    again = dn.load_fit(tmp_path / "fit.npz", Curves(), population)
+    assert str(again) == str(fit)
+    assert again.population.ids == fit.population.ids
+    assert again.held_out.ids == fit.held_out.ids
+    # NaN where the subjects kept aside were not looked at
+    np.testing.assert_array_equal(again.trace.held_out, fit.trace.held_out)
+    alone = dn.load_fit(tmp_path / "fit.npz", Curves(), fit.population)
+    assert alone.ofv == fit.ofv and alone.held_out is None
+    with pytest.raises(dn.DataError, match="other data"):
+        dn.load_fit(tmp_path / "fit.npz", Curves(), population[:5])
+
+
+def test_checkpoint_of_networks_is_resumed(tmp_path):
+    path, population = tmp_path / "run.npz", people(5, dose=None)
+    options = dict(**QUIET, checkpoint=path)
+    short = dn.fit(Curves(), population, options=dn.Options(**options, max_iterations=4))
+    resumed = dn.fit(Curves(), population, options=dn.Options(**options, max_iterations=2))
+    assert resumed.trace.ofv[0] + resumed.trace.penalty[0] <= short.ofv + short.penalty + 1e-6
+
+
+def test_checkpoint_in_other_units_is_refused(tmp_path):
+    """Weights mean something in their units only, and these depend on the initial values."""
+
+    class Additive(Curves):
+        def individual(self, theta, eta, cov):
+            return dict(z=eta.latent, f=theta.base + theta.curve(1.0, eta.latent))
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(p.f + theta.kept(x.time), theta.sd))
+
+    path, population = tmp_path / "run.npz", people(5, dose=None)
+    options = dn.Options(**QUIET, checkpoint=path, max_iterations=2)
+    one = dn.fit(Additive(), population, options=options)
+    assert one.model.networks["curve"].scaling.output_scale == pytest.approx((1.0,))
+    with pytest.raises(
+        dn.ModelError, match=r"Invalid model for .*run\.npz: `curve` is declared as .*output_scale=\[9\]"
+    ):
+        dn.fit(Additive(base=9.0), population, options=options)

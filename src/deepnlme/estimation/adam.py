@@ -12,8 +12,6 @@ from deepnlme.estimation.watch import FitStatus, Watch
 
 FLAT_EPOCHS = 20
 """Epochs over which the objective must still improve."""
-FLAT = 0.1
-"""By how much [OFV units]."""
 
 
 def adam(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitStatus:
@@ -45,13 +43,14 @@ def adam(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitSt
             rate.step()
             watch.check_time()
         whole = objective(u.detach().numpy())
-        objective.remember(0)
+        if np.isfinite(whole.value[0]):  # modes found at a wild point would spoil all later searches
+            objective.remember(0)
         watch.consider(u.detach().numpy(), whole)
         assert watch.best is not None
         values.append(watch.best[0])
         gain = values[-1 - FLAT_EPOCHS] - values[-1] if len(values) > FLAT_EPOCHS else math.inf
         watch.iteration(gain, certain=False)
-        if gain < FLAT:
+        if gain < options.flat:
             return FitStatus.FLAT
 
 

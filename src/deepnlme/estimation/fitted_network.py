@@ -82,7 +82,7 @@ class FittedNetwork:
         columns = [np.broadcast_to(a, shape).ravel() for a in arrays]
         count = int(np.prod(shape))
         columns += [np.full(count, value) for value in self.given]
-        x = torch.tensor(np.stack(columns, -1)).reshape(1, 1, count, -1)
+        x = torch.tensor(np.stack(columns, -1)).reshape(1, 1, count, len(columns))
         with torch.no_grad(), model_arithmetic():
             y = self.network.values(x, torch.tensor(self.weights).reshape(1, 1, 1, -1))
         out = [y[0, 0, :, m].numpy().reshape(shape) for m in range(self.network.outputs)]

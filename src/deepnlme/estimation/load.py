@@ -17,7 +17,8 @@ from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.result import Fit
-from deepnlme.estimation.storage import METHODS, check, damage, read, sized
+from deepnlme.estimation.stages import split
+from deepnlme.estimation.storage import METHODS, check, damage, fingerprint, read, sized
 from deepnlme.estimation.watch import FitStatus, Trace
 from deepnlme.joint import Joint
 from deepnlme.model import Model
@@ -25,6 +26,8 @@ from deepnlme.model import Model
 
 def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
     """Read a fit that `Fit.save` wrote; the model and the data are given again and checked.
+
+    After early stopping on a share of the subjects (`Options.held_out`) the data are all subjects, or those fitted.
 
     Raises:
         ModelError: Another model: other declarations, or equations that give another OFV.
@@ -39,10 +42,19 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     with damage(path):
         model = _in_units(model, head.get("scaling", {}))
+        population, aside = _parted(head, population)
         check(head, model, population, path)
-        fit = _restored(head, arrays, model, population, method)
+        fit = _restored(head, arrays, model, population, aside, method)
         _check_equations(fit, path)
         return fit
+
+
+def _parted(head: dict[str, Any], population: Population) -> tuple[Population, Population | None]:
+    """The subjects that were fitted and those kept aside, where these were a share of the population."""
+    options = Options(**head["options"])
+    if options.held_out is None or fingerprint(population) == head["data"]:
+        return population, None
+    return split(population, options)
 
 
 def _in_units(model: Model, scaling: dict[str, Any]) -> Model:
@@ -67,7 +79,12 @@ def _check_equations(fit: Fit, path: Path) -> None:
 
 
 def _restored(
-    head: dict[str, Any], arrays: dict[str, np.ndarray], model: Model, population: Population, method: Method
+    head: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    model: Model,
+    population: Population,
+    aside: Population | None,
+    method: Method,
 ) -> Fit:
     """The fit; arrays of the wrong size raise ValueError."""
     p, s, k = model.space.size, len(population), Joint(model, population).k
@@ -96,4 +113,5 @@ def _restored(
         head["seconds"],
         head["versions"],
         tuple(head["starts"]),
+        aside,
     )

@@ -338,15 +338,11 @@ class MarginalObjective:
     def open_lanes(self, lanes: int) -> None:
         """So many lanes, all from the first one's modes or, without them, from the origin."""
         s, k, q = self.subjects, self.k, self.joint.space.row_size
+        like = {"dtype": torch.float64, "device": self.device}
+        u, z = torch.zeros(1, q, **like), torch.zeros(1, s, k, **like)
         if self._warm is not None:
-            self._warm = _Warm(
-                self._warm.u[:1].repeat(lanes, 1),
-                self._warm.z[:1].repeat(lanes, 1, 1),
-                torch.zeros(lanes, s, k, q, dtype=torch.float64, device=self.device),
-            )
-            return
-        zero = torch.zeros(lanes, s, k, q, dtype=torch.float64, device=self.device)
-        self._warm = _Warm(zero[:, 0, 0] if s and k else zero.new_zeros(lanes, q), zero.new_zeros(lanes, s, k), zero)
+            u, z = self._warm.u[:1], self._warm.z[:1]
+        self._warm = _Warm(u.repeat(lanes, 1), z.repeat(lanes, 1, 1), torch.zeros(lanes, s, k, q, **like))
 
     def forget(self) -> None:
         """Start the next search from the origin."""

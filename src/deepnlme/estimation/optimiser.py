@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from deepnlme.errors import ModelError
 from deepnlme.estimation.adam import adam
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.options import Options
-from deepnlme.estimation.trust_region import FLAT, FLAT_STEPS, descend
+from deepnlme.estimation.trust_region import FLAT_STEPS, descend
 from deepnlme.estimation.watch import FitStatus, Stop, Trace, Watch
 
 ENOUGH = 1e-3
@@ -99,18 +100,19 @@ def optimise(
     """
     watch = Watch(objective, options, save, held_out)
     starts = np.atleast_2d(starts)
-    reached: list[float] = []
     try:
         if starts.shape[1] == 0:
             watch.consider(starts[0], objective(starts[0]))
             status = FitStatus.NOTHING_TO_ESTIMATE
             watch.decrement = 0.0
         elif together(objective, options):
-            status, reached = descend(objective, starts, watch)
+            status = descend(objective, starts, watch)
         else:
             status = WAYS[way(objective, options)](objective, starts[0], watch)
+        watch.look_aside_at_the_end()
     except Stop as stop:
         status = stop.status
+        watch.look_aside_at_the_end()
     except KeyboardInterrupt:
         status = FitStatus.INTERRUPTED
     finally:
@@ -118,17 +120,24 @@ def optimise(
     if watch.best is None:
         raise KeyboardInterrupt("interrupted before the first evaluation had ended")
     _, u, evaluation = watch.best
-    if watch.best_held_out is not None:
+    if watch.best_held_out is not None and not np.array_equal(watch.best_held_out[2], u):
         _, _, u, evaluation = watch.best_held_out
+        status = FitStatus.EARLY if status in (FitStatus.CONVERGED, FitStatus.FLAT, FitStatus.PRECISION) else status
     known = watch.hessian[1] if watch.hessian is not None and watch.hessian[0] == u.tobytes() else None
-    return Optimum(u, evaluation, status, watch.decrement, watch.trace, known, tuple(reached))
+    return Optimum(u, evaluation, status, watch.decrement, watch.trace, known, watch.reached)
 
 
 def way(objective: MarginalObjective, options: Options) -> str:
     """The optimiser that "auto" means for this problem."""
-    if options.optimiser != "auto":
-        return options.optimiser
     space = objective.joint.space
+    if options.optimiser != "auto":
+        if space.row_size < space.size and options.optimiser not in ("l-bfgs", "adam"):
+            raise ModelError(
+                f'Invalid `optimiser`: got "{options.optimiser}", but the model has a network whose '
+                f"{space.size - space.row_size} weights all subjects share (an MLP of more than 600, or dn.Network). "
+                'Use "l-bfgs" or "adam".'
+            )
+        return options.optimiser
     if space.weights and space.row_size == space.size:
         return "gauss-newton"
     if space.weights and space.size > MAX_LIMITED_MEMORY:
@@ -159,7 +168,7 @@ def _bfgs(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitS
 
 
 def _limited_memory(objective: MarginalObjective, start: np.ndarray, watch: Watch) -> FitStatus:
-    """L-BFGS: no matrix of the weights. It stops where ten iterations improve by less than `FLAT`."""
+    """L-BFGS: no matrix of the weights. It stops where ten iterations improve by less than `Options.flat`."""
     values: list[float] = []
 
     def look(u: np.ndarray) -> tuple[float, np.ndarray]:
@@ -174,7 +183,7 @@ def _limited_memory(objective: MarginalObjective, start: np.ndarray, watch: Watc
         values.append(watch.best[0])
         gain = values[-1 - FLAT_STEPS] - values[-1] if len(values) > FLAT_STEPS else math.inf
         watch.iteration(gain, certain=False)
-        if gain < FLAT:
+        if gain < watch.options.flat:
             raise Stop(FitStatus.FLAT)
 
     options = {"maxcor": 30, "ftol": 0.0, "gtol": 1e-10, "maxiter": 10**6, "maxfun": 10**7}

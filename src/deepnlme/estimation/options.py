@@ -37,6 +37,8 @@ class Options:
         pooled_first: Fit without random effects first, and start from there; for networks.
         held_out: Share of the subjects, or a population, kept aside for early stopping: the fit is the one of the path
             that is best for them.
+        flat: A model with networks is fitted until ten steps in a row improve the objective by less than this [OFV
+            units]; "adam" until twenty epochs do.
         patience: Iterations without improvement of the held-out subjects after which training stops.
         batch_size: Subjects per step of "adam".
         learning_rate: Of "adam", in units of the free parameters; it falls to zero in the course of the fit.
@@ -59,6 +61,7 @@ class Options:
     optimiser: str = "auto"
     pooled_first: bool = False
     held_out: float | Population | None = None
+    flat: float = 0.2
     patience: int = 20
     batch_size: int = 32
     learning_rate: float = 0.01
@@ -72,7 +75,7 @@ class Options:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ModelError(f"Invalid `{name}`: got {value!r}, expected a whole number of at least 1.")
-        for name in ("tolerance", "ebe_tolerance", "time_limit", "start_spread", "learning_rate"):
+        for name in ("tolerance", "ebe_tolerance", "time_limit", "start_spread", "learning_rate", "flat"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ModelError(f"Invalid `{name}`: got {value!r}, expected a positive number.")

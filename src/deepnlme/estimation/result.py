@@ -21,6 +21,7 @@ from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.table import parameter_table, render
+from deepnlme.estimation.trust_region import curvature, prior_curvature
 from deepnlme.estimation.watch import FitStatus, Trace
 from deepnlme.joint import Joint
 from deepnlme.model import Model
@@ -123,22 +124,38 @@ class Fit:
         """Estimated parameters."""
         return len(self.free)
 
+    @cached_property
+    def effective_parameters(self) -> float:
+        """How many parameters the data have determined: P without networks, less where a prior holds weights back.
+
+        trace(I (I + Lambda)^-1) with I the expected information (`information`) and Lambda the curvature of the priors;
+        P where that is not to be had, for networks of so many weights that all subjects share them.
+
+        Source: Moody 1992, NIPS 4:847; MacKay 1992, Neural Comput 4:415.
+        """
+        space = self.joint.space
+        if not space.weights or space.row_size < space.size:
+            return float(self.n_parameters)
+        prior = np.diag(prior_curvature(self.objective(), self.free))
+        both = curvature(self.objective(), self.evaluation)
+        return float(np.trace(np.linalg.solve(both + 1e-10 * np.eye(len(both)) * np.trace(both), both - prior)))
+
     @property
     def aic(self) -> float:
-        """-2 log L + 2 P."""
-        return -2.0 * self.log_likelihood + 2.0 * self.n_parameters
+        """-2 log L + 2 P, with the effective number of parameters where networks were fitted."""
+        return -2.0 * self.log_likelihood + 2.0 * self.effective_parameters
 
     @property
     def bic(self) -> float:
-        """-2 log L + P log N, N the number of observations."""
-        return -2.0 * self.log_likelihood + self.n_parameters * math.log(max(self.n_observations, 1))
+        """-2 log L + P log N, N the number of observations; P as in `aic`."""
+        return -2.0 * self.log_likelihood + self.effective_parameters * math.log(max(self.n_observations, 1))
 
     @cached_property
     def estimates(self) -> dict[str, float]:
         """Every parameter by name on the natural scale; variances as ``omega[cl]``, ``omega[cl,ka]``."""
         return self.joint.space.as_dict(self.free)
 
-    @cached_property
+    @property
     def weights(self) -> dict[str, np.ndarray]:
         """The weights of every network by name, [W]."""
         space = self.joint.space
@@ -335,6 +352,9 @@ class Fit:
         if self.joint.space.has_priors:
             lines.append(f"penalty (-2 log prior) {self.penalty:.4f}, not in the OFV")
         if self.covariance is None and self.joint.space.weights:
+            lines.append(
+                f"{self.n_parameters} parameters, effectively {self.effective_parameters:.1f} (in AIC and BIC)"
+            )
             lines.append('no standard errors: a network was fitted; fit.with_covariance("R") gives those of the others')
         if self.held_out is not None:
             lines.append(f"{len(self.held_out)} subjects were kept aside for early stopping")

@@ -15,6 +15,7 @@ from deepnlme.estimation.objective import MarginalObjective
 from deepnlme.estimation.optimiser import optimise
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.result import Fit
+from deepnlme.estimation.watch import FitStatus
 from deepnlme.joint import Joint
 from deepnlme.model import Model
 
@@ -87,6 +88,8 @@ def pooled(joint: Joint, u: np.ndarray, options: Options) -> np.ndarray:
     index = np.r_[0:theta, rest : joint.space.size]
     objective = MarginalObjective(alone, NaivePooled(), device=options.device, budget=options.max_numbers)
     found = optimise(objective, u[index], replace(options, checkpoint=None))
+    if found.status is FitStatus.INTERRUPTED:
+        raise KeyboardInterrupt("interrupted in the fit without random effects")
     silent = found.evaluation.gradient[0] == objective.penalty_gradient(found.u)
     silent[:theta] = False
     out = u.copy()

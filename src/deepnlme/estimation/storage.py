@@ -100,7 +100,7 @@ def _declaration(declared: Any) -> str:
         )
     if isinstance(declared, NeuralNetwork):
         kept = "" if not declared.fixed else f", kept={hashlib.sha256(declared.initial().tobytes()).hexdigest()[:16]}"
-        return f"{declared.describe()}({declared.size}, {_prior(declared.prior)}{kept})"
+        return f"{declared.describe()}({declared.size}, {_prior(declared.prior)}, {_units(declared)}{kept})"
     if isinstance(declared, Parameter):
         parts = {f.name: getattr(declared, f.name) for f in dataclasses.fields(declared)}
         value = parts.pop("value")
@@ -114,6 +114,15 @@ def _declaration(declared: Any) -> str:
             parts["prior"] = _prior(prior)
         return f"{type(declared).__name__}({', '.join(f'{k}={v}' for k, v in parts.items())})"
     return type(declared).__name__
+
+
+def _units(network: NeuralNetwork) -> str:
+    """Units of inputs and outputs, in which weights mean what they mean."""
+    shown = []
+    for name, values in vars(network.scaling).items():
+        numbers = "from the data" if values is None else ", ".join(f"{v:.6g}" for v in values)
+        shown.append(f"{name}=[{numbers}]")
+    return ", ".join(shown)
 
 
 def _prior(prior: Any) -> str:

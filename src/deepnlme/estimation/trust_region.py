@@ -23,8 +23,8 @@ from deepnlme.estimation.information import information
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.watch import FitStatus, Watch
 
-FLAT, FLAT_STEPS = 0.1, 10
-"""A descent is flat when so many accepted steps improve the objective by less than this [OFV units]."""
+FLAT_STEPS = 10
+"""A descent is flat when so many accepted steps improve the objective by less than `Options.flat`."""
 PROMISE, PROMISE_STEPS = 0.3, 5
 """Share of the expected improvement that so many steps must achieve for the next to use the information again."""
 HALVINGS = (15, 30, 45)
@@ -41,6 +41,8 @@ class _Lane:
         number: Its lane.
         u: [P] where it is.
         evaluation: The objective there.
+        flat: Improvement in `FLAT_STEPS` steps below which it ends [OFV units].
+        tolerance: Expected improvement below which it ends [OFV units].
         radius: Of its trust region.
         curvature: [P, P] of the objective there, or None where it is to be computed.
         secant: Whether the curvature is updated instead of computed.
@@ -51,6 +53,8 @@ class _Lane:
     number: int
     u: np.ndarray
     evaluation: Evaluation
+    flat: float
+    tolerance: float
     radius: float = 1.0
     curvature: np.ndarray | None = None
     secant: bool = False
@@ -80,7 +84,9 @@ class _Lane:
         share = achieved / max(promised, 1e-300)
         if not (math.isfinite(achieved) and share > 1e-4 and achieved > 0):
             self.radius = 0.25 * length
-            if self.radius < SMALLEST:
+            if self.decrement < self.tolerance:
+                self.status = FitStatus.CONVERGED
+            elif self.radius < SMALLEST:
                 self.status = FitStatus.PRECISION
             return False
         if share > 0.75:
@@ -102,7 +108,9 @@ class _Lane:
         v = self.values
         if not self.secant and len(v) > PROMISE_STEPS and v[-1 - PROMISE_STEPS] - v[-1] < PROMISE * self.decrement:
             self.secant = True
-        if len(v) > FLAT_STEPS and v[-1 - FLAT_STEPS] - v[-1] < FLAT:
+        if self.decrement < self.tolerance:
+            self.status = FitStatus.CONVERGED
+        elif len(v) > FLAT_STEPS and v[-1 - FLAT_STEPS] - v[-1] < self.flat:
             self.status = FitStatus.FLAT
 
 
@@ -138,11 +146,11 @@ def damped_update(b: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.nda
     return b - np.outer(along, along) / curve + np.outer(change, change) / found
 
 
-def descend(objective: MarginalObjective, starts: np.ndarray, watch: Watch) -> tuple[FitStatus, list[float]]:
-    """Minimise from every start [L, P]; the watch keeps the best point.
+def descend(objective: MarginalObjective, starts: np.ndarray, watch: Watch) -> FitStatus:
+    """Minimise from every start [L, P]; the watch keeps the best point and what all have reached.
 
     Returns:
-        How the best of them ended, and the values that all have reached.
+        How the best of them ended.
     """
     lanes = _begin(objective, starts, watch)
     iteration = 0
@@ -166,13 +174,14 @@ def descend(objective: MarginalObjective, starts: np.ndarray, watch: Watch) -> t
         elif len(which):
             objective.remember(0)
         best = min(lanes, key=lambda lane: lane.value)
+        watch.reached = tuple(lane.value for lane in lanes)
         watch.consider(best.u, best.evaluation, remember=False)
-        watch.iteration(best.decrement)
+        watch.iteration(best.decrement, certain=False)
         if iteration in HALVINGS:
             _give_up(running)
     best = min(lanes, key=lambda lane: lane.value)
     assert best.status is not None
-    return best.status, [lane.value for lane in lanes]
+    return best.status
 
 
 def _begin(objective: MarginalObjective, starts: np.ndarray, watch: Watch) -> list[_Lane]:
@@ -182,7 +191,9 @@ def _begin(objective: MarginalObjective, starts: np.ndarray, watch: Watch) -> li
     if many:
         objective.open_lanes(len(starts))
     first = objective(starts, numbers if many else None)
-    lanes = [_Lane(i, u.copy(), first.one(i)) for i, u in enumerate(starts)]
+    lanes = [
+        _Lane(i, u.copy(), first.one(i), watch.options.flat, watch.options.tolerance) for i, u in enumerate(starts)
+    ]
     if many:
         objective.remember_lanes(numbers, numbers)
     for lane in lanes:
@@ -226,4 +237,4 @@ def prior_curvature(objective: MarginalObjective, u: np.ndarray) -> np.ndarray:
     if not g.requires_grad:
         return np.zeros(len(u))
     (h,) = torch.autograd.grad(g.sum(), leaf, allow_unused=True)
-    return np.zeros(len(u)) if h is None else np.nan_to_num(h.numpy()).clip(0.0)
+    return np.zeros(len(u)) if h is None else np.nan_to_num(h.numpy(force=True)).clip(0.0)

@@ -24,7 +24,7 @@ class FitStatus(enum.Enum):
     """How a fit ended; the value is what the user reads."""
 
     CONVERGED = "converged"
-    FLAT = "converged: ten steps in a row improved the objective by less than 0.1 (networks have flat directions)"
+    FLAT = "converged: the objective hardly improves any more (networks have flat directions; see Options.flat)"
     EARLY = "stopped early: further training does not improve the held-out subjects; the best fit for them"
     PRECISION = "stopped where rounding errors hide any further improvement; check the gradient"
     MAX_ITERATIONS = "not converged: iteration limit reached; raise max_iterations or start from these estimates"
@@ -89,6 +89,7 @@ class Watch:
         self.trace = Trace()
         self.best: tuple[float, np.ndarray, Evaluation] | None = None
         self.decrement = math.inf
+        self.reached: tuple[float, ...] = ()
         self.hessian: tuple[bytes, np.ndarray] | None = None
         self.bar = tqdm(
             total=100,
@@ -155,15 +156,25 @@ class Watch:
         if self.held_out is None:
             return
         now = len(self.trace.ofv)
+        self.trace.held_out.append(math.nan)
         if now % LOOK_ASIDE != 1:
-            self.trace.held_out.append(math.nan)
             return
+        self._see(u, evaluation)
+        assert self.best_held_out is not None
+        if now - self.best_held_out[1] > self.options.patience:
+            raise Stop(FitStatus.EARLY)
+
+    def look_aside_at_the_end(self) -> None:
+        """The held-out subjects at the best point, unless they were just looked at."""
+        if self.best is not None and self.trace.held_out and math.isnan(self.trace.held_out[-1]):
+            self._see(self.best[1], self.best[2])
+
+    def _see(self, u: np.ndarray, evaluation: Evaluation) -> None:
+        assert self.held_out is not None
         found = self.held_out(u)
         value = float(found.ofv[0])
         if math.isfinite(value):
             self.held_out.remember(0)
-        self.trace.held_out.append(value)
+        self.trace.held_out[-1] = value
         if self.best_held_out is None or value < self.best_held_out[0]:
-            self.best_held_out = (value, now, u.copy(), evaluation)
-        elif now - self.best_held_out[1] > self.options.patience:
-            raise Stop(FitStatus.EARLY)
+            self.best_held_out = (value, len(self.trace.ofv), u.copy(), evaluation)

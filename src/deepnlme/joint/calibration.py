@@ -164,8 +164,9 @@ class _Looked:
             found[name] = made
             gap = (made.scale(batch.y[:, sl]) - made.mean.detach())[0][valid]
             pushes = {n: [_counted(g, valid) for g in _slopes(made.mean, net.pushes)] for n, net in self.silent.items()}
-            for network in self._hear([made.mean], [spread or size], valid):
-                self._shift(network, pushes[network], gap)
+            called = self._hear([made.mean], [spread or size], valid)
+            for network in called:
+                self._shift(network, pushes[network], gap / len(called))
         return sizes
 
     def _shift(self, name: str, pushes: list[Tensor], gap: Tensor) -> None:
@@ -192,7 +193,7 @@ class _Looked:
 
 
 def _counted(value: Tensor, valid: Tensor) -> Tensor:
-    """The entries [M, ...] of [1, R, T, ...] that are in the data; what is constant counts once, as axes of length 1."""
+    """The entries [M, ...] of [1, R, T, ...] that are in the data; what is constant in time counts once."""
     if value.shape[2] == 1:
         valid = valid.any(1, keepdim=True)
     if value.shape[1] == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,10 @@ OUTPUT_SPREAD = 0.3
 
 
 class MLP(NeuralNetwork):
-    """A fully connected network: hidden layers h = activation(W h + b), and an output layer.
+    """A fully connected network: layers h' = activation(W h / sqrt(n) + b) of n inputs each, and an output layer.
+
+    With the factor 1/sqrt(n) weights of order one make a smooth function whatever the size of a layer, and a penalty of
+    given strength means the same for all of them (Neal 1996).
 
     In a model it is called as ``theta.name(...)`` with as many scalars as it has inputs; vectors (``eta.latent``) count
     with each of their components. With one output it gives a scalar, with several a tuple of scalars.
@@ -122,11 +126,11 @@ class MLP(NeuralNetwork):
         return f"MLP {'-'.join(str(w) for w in self.widths)} {self.activation}{out}"
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """Weights N(0, 1/inputs of the layer), biases N(0, 1/4); the last layer smaller, its biases zero."""
+        """Weights N(0, 1), biases N(0, 1/4); the last layer smaller, its biases zero."""
         parts = []
         for i, (a, b, bias) in enumerate(self._layers):
             end = i == len(self._layers) - 1
-            parts.append(generator.standard_normal(a * b) / np.sqrt(a) * (OUTPUT_SPREAD if end else 1.0))
+            parts.append(generator.standard_normal(a * b) * (OUTPUT_SPREAD if end else 1.0))
             if bias:
                 parts.append(np.zeros(b) if end else 0.5 * generator.standard_normal(b))
         return np.concatenate(parts)
@@ -137,7 +141,7 @@ class MLP(NeuralNetwork):
         function, start = ACTIVATIONS[self.activation], 0
         x = x if one else x.mT
         for i, (a, b, bias) in enumerate(self._layers):
-            matrix = weights[..., 0, start : start + a * b].unflatten(-1, (a, b))
+            matrix = weights[..., 0, start : start + a * b].unflatten(-1, (a, b)) / math.sqrt(a)
             x = x @ matrix[0, 0] if one else matrix.mT @ x
             start += a * b
             if bias:

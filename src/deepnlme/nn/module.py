@@ -108,11 +108,11 @@ class Network(NeuralNetwork):
         """The module's name with inputs and outputs."""
         return f"{type(self.module).__name__} {self.inputs} -> {self.outputs}"
 
-    def initial(self, generator: np.random.Generator | None = None) -> np.ndarray:
+    def initial(self, generator: np.random.Generator | None = None, number: int = 0) -> np.ndarray:
         """The module's own weights, or drawn ones."""
         if generator is None and self.weights is None:
             return self._own.copy()
-        return super().initial(generator)
+        return super().initial(generator, number)
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """Matrices N(0, 1/fan-in); vectors as the module has them."""

@@ -118,11 +118,16 @@ class NeuralNetwork(ABC):
             weights: [K, R, 1, W], or [1, 1, 1, W] if shared.
         """
 
-    def initial(self, generator: np.random.Generator | None = None) -> np.ndarray:
-        """Initial weights [W]: those given, or drawn (from the network's own seed by default)."""
+    def initial(self, generator: np.random.Generator | None = None, number: int = 0) -> np.ndarray:
+        """Initial weights [W]: those given, or drawn.
+
+        Args:
+            generator: Draw from it, whatever is given.
+            number: Of the network in its model; together with its own seed it decides the draw without a generator.
+        """
         if self.weights is not None and generator is None:
             return self.weights.copy()
-        return self.draw(np.random.default_rng(self.seed) if generator is None else generator)
+        return self.draw(np.random.default_rng([self.seed, number]) if generator is None else generator)
 
     def values(self, x: Tensor, weights: Tensor) -> Tensor:
         """Outputs [K, R, T, outputs] of inputs [K, R, T, inputs] in the units of the model."""

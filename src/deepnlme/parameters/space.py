@@ -50,7 +50,7 @@ class Weighted(Protocol):
         """The prior of the weights, or None."""
         ...
 
-    def initial(self, generator: np.random.Generator | None = None) -> np.ndarray:
+    def initial(self, generator: np.random.Generator | None = None, number: int = 0) -> np.ndarray:
         """Initial weights."""
         ...
 
@@ -145,7 +145,7 @@ class ParameterSpace:
         """
         at = dict(at or {})
         weights = {n: self._checked_weights(n, at.pop(n)) for n in list(at) if n in self.networks}
-        weights |= {n: self.networks[n].initial() for n in self.weights if n not in weights}
+        weights |= {n: self.networks[n].initial(number=i) for i, n in enumerate(self.weights) if n not in weights}
         free = self._free_vector(self._natural_values(at))
         return np.concatenate([free, *(weights[n] for n in self.weights)])
 
@@ -308,7 +308,7 @@ class ParameterSpace:
 
     def log_prior(self, free: Tensor) -> Tensor:
         """Sum of the log prior densities of the natural values, [...], differentiable."""
-        total = torch.zeros(free.shape[:-1], dtype=free.dtype, device=free.device)
+        total = 0.0 * free.sum(-1)  # differentiable, even if every prior is flat
         for i, name in enumerate(self.free_theta):
             declared = self.parameters[name]
             if declared.prior is not None:

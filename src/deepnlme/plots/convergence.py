@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 def convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE) -> Figure:
-    """OFV and expected further improvement, per iteration.
+    """The learning curve: OFV and expected further improvement, per iteration.
 
-    The second panel has a logarithmic axis and the tolerance of the fit as a dashed line: the fit ends where the
+    With subjects kept aside (`Options.held_out`) the first panel shows the OFV per subject of those fitted and of those
+    kept aside: where the second rises, the model learns the noise of the first. With priors it also shows the penalised
+    OFV. The second panel has a logarithmic axis and the tolerance of the fit as a dashed line: the fit ends where the
     improvement that a quadratic model still expects falls below it.
 
     Args:
@@ -40,9 +42,7 @@ def convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, wi
     iteration = np.arange(1, len(path.ofv) + 1)
     with style():
         figure, (left, right) = axes_for(axes, 2, 2 if width > 120 else 1, width, row_height(0.36 * width))
-        left.plot(iteration, path.ofv, "o-", color=BLUE, label=fit.method.name)
-        left.set_ylabel(f"OFV ({fit.method.name})")
-        left.ticklabel_format(axis="y", useOffset=False)
+        _ofv(left, fit, iteration)
         right.plot(iteration, np.maximum(path.decrement, 1e-300), "o-", color=VERMILION, label="expected improvement")
         right.axhline(fit.options.tolerance, color=GREY, ls="--", lw=0.8, zorder=1, label="tolerance")
         right.set_yscale("log")
@@ -52,3 +52,23 @@ def convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, wi
             ax.set_xlabel("Iteration")
             ax.locator_params(axis="x", integer=True)
     return figure
+
+
+def _ofv(ax: Axes, fit: Fit, iteration: np.ndarray) -> None:
+    """The OFV along the path, per subject where others were kept aside."""
+    path, method = fit.trace, fit.method.name
+    ofv, ax_label = np.array(path.ofv), f"OFV ({method})"
+    if fit.held_out is not None and len(path.held_out):
+        aside = np.array(path.held_out) / len(fit.held_out)
+        seen = np.isfinite(aside)
+        ax.plot(iteration, ofv / len(fit.population), "o-", color=BLUE, label="fitted")
+        ax.plot(iteration[: len(aside)][seen], aside[seen], "s-", color=VERMILION, label="kept aside")
+        ax_label = f"OFV per subject ({method})"
+        ax.legend()
+    else:
+        ax.plot(iteration, ofv, "o-", color=BLUE, label="OFV")
+        if any(path.penalty):
+            ax.plot(iteration, ofv + np.array(path.penalty), "-", color=GREY, label="OFV + penalty")
+            ax.legend()
+    ax.set_ylabel(ax_label)
+    ax.ticklabel_format(axis="y", useOffset=False)
