@@ -19,7 +19,7 @@ METHODS = {"focei": dn.FOCE(), "foce": dn.FOCE(interaction=False), "laplace": dn
 
 
 def arguments(
-    description: str | None, methods: Sequence[str] = ("focei", "foce", "laplace", "fo")
+    description: str | None, methods: Sequence[str] = ("focei", "foce", "laplace", "fo"), simulated: bool = False
 ) -> argparse.Namespace:
     """The options of a script; the method arrives as the object that `dn.fit` takes."""
     parser = argparse.ArgumentParser(
@@ -29,6 +29,8 @@ def arguments(
     parser.add_argument("--quick", action="store_true", help="few subjects and steps, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers found to FILE")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write the pictures to DIR")
+    if simulated:
+        parser.add_argument("--data-seed", type=int, default=1, metavar="N", help="seed of the simulated data")
     args = parser.parse_args()
     args.method = METHODS[args.method]
     return args
@@ -79,6 +81,7 @@ def numbers(fit: dn.Fit) -> dict[str, Any]:
     return {
         "method": fit.method.name,
         "ofv": fit.ofv,
+        "penalty": fit.penalty,
         "aic": fit.aic,
         "bic": fit.bic,
         "estimates": fit.estimates,
@@ -112,16 +115,21 @@ def draw(args: argparse.Namespace, name: str, fit: dn.Fit, **how: Any) -> None:
     matplotlib.use("Agg")
     from deepnlme import plots
 
-    args.pictures.mkdir(parents=True, exist_ok=True)
     pictures = {
         "goodness_of_fit": plots.goodness_of_fit(fit, **how),
         "individual_fits": plots.individual_fits(fit, **how),
         "eta_distributions": plots.eta_distributions(fit),
         "convergence": plots.convergence(fit),
     }
-    for kind, figure in pictures.items():
-        figure.savefig(args.pictures / f"{name}_{kind}.png")
-    print(f"\nPictures: {', '.join(f'{name}_{kind}.png' for kind in pictures)} in {args.pictures.resolve()}")
+    save(args, {f"{name}_{kind}": figure for kind, figure in pictures.items()})
+
+
+def save(args: argparse.Namespace, figures: Mapping[str, Any]) -> None:
+    """Write figures as PNG under their names."""
+    args.pictures.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(args.pictures / f"{name}.png")
+    print(f"\nPictures: {', '.join(f'{name}.png' for name in figures)} in {args.pictures.resolve()}")
 
 
 def _without_nan(value: Any) -> Any:

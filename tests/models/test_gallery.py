@@ -12,7 +12,8 @@ import deepnlme as dn
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
-SCRIPTS = sorted(path.stem for path in MODELS.glob("[!_]*.py"))
+SIMULATED = ("deep_nlme", "mixed_effects_network", "neural_covariates", "universal_differential_equation")
+SCRIPTS = sorted({path.stem for path in MODELS.glob("[!_]*.py")} - {*SIMULATED, "neural_absorption"})
 
 
 def run(name: str, *options: str) -> subprocess.CompletedProcess:
@@ -144,6 +145,80 @@ OMEGA = {
     "omega[q3]": 0.26058,
     "omega[v3]": 0.41371,
 }
+
+
+def test_neural_absorption(quick):
+    """The weights end between none (first-order absorption) and free; both models are judged on the same people."""
+    found, printed = quick("neural_absorption")
+    first, learned = (found["fits"][name] for name in ("first-order", "learned"))
+    assert first["ofv"] == pytest.approx(quick("theophylline")[0]["ofv"], abs=1e-6)
+    assert first["penalty"] == 0.0 < learned["penalty"]
+    assert learned["ofv"] + learned["penalty"] < first["ofv"]
+    assert 7 < found["effective"]["learned"] < 7 + 13
+    assert f"{found['cross_validation']['learned']['held-out OFV']:.4g}" in printed
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_scripts_on_simulated_data(name, quick):
+    found, printed = quick(name)
+    for fit in (found, *found["fits"].values()):
+        assert {"method", "ofv", "penalty", "estimates", "seconds", "converged"} <= set(fit)
+        assert fit["ofv"] is not None and fit["penalty"] >= 0.0
+    assert found["penalty"] > 0.0 and found["data_seed"] == 1
+    assert f"{found['ofv']:.4f}" in printed
+
+
+def test_mixed_effects_network(quick):
+    """The true model's distance is that of two parameters among 21 observations, sqrt(2/21) = 0.31."""
+    distances = {name: row["held out"] for name, row in quick("mixed_effects_network")[0]["distances"].items()}
+    assert distances["true model"] == pytest.approx((2 / 21) ** 0.5, abs=0.08)
+    assert distances["true model"] < distances["(b) network(t, eta1, eta2)"] < distances["(a) network(t)"]
+
+
+def test_universal_differential_equation_does_not_see_the_size_of_doses(quick):
+    found, _ = quick("universal_differential_equation")
+    small, large = (found[key]["(c) network(cp, R)"] for key in ("distances", "distances_of_large_doses"))
+    assert large == pytest.approx(small, rel=1e-3)
+
+
+def test_deep_nlme(quick):
+    found, _ = quick("deep_nlme")
+    assert set(found["distances"]["network"]) == {"training regimen", "unseen regimen"}
+    assert all(0.0 < value < 0.8 for value in found["distances"]["true model"].values())
+
+
+def test_neural_covariates(quick):
+    values = quick("neural_covariates")[0]["log_likelihoods"]
+    assert values["true form"]["fitted people"] > values["the truth"]["fitted people"]  # it was fitted to them
+    assert values["true form"]["fitted people"] > values["no covariates"]["fitted people"]  # a special case of it
+
+
+def test_simulated_people(monkeypatch):
+    """Truth and noise against the closed form, and the same people from the same seed."""
+    monkeypatch.syspath_prepend(str(MODELS))
+    import numpy as np
+    from scipy.stats import norm
+
+    from mixed_effects_network import data
+
+    _, trial = data(5, 3, 2)
+    c1, c2 = 0.5 + norm.cdf(trial.eta[:, 0]), norm.cdf(trial.eta[:, 1]) - 1.0
+    t = np.linspace(0.0, 1.0, 21)
+    expected = c1[:, None] * t / (t + 10.0 ** c2[:, None])
+    assert trial.truth == pytest.approx(expected.ravel(), rel=1e-12)
+    assert trial.sd == pytest.approx(0.05)
+    assert trial.population.records.dv == pytest.approx(data(5, 3, 2)[1].population.records.dv, rel=0)
+    assert trial.curves(t)["TRUTH"].to_numpy() == pytest.approx(expected.ravel(), rel=1e-12)
+    assert trial.population.ids == (4, 5)
+
+
+@pytest.mark.slow
+def test_mixed_effects_network_follows_people_it_has_not_seen(tmp_path):
+    result = run("mixed_effects_network", "--json", str(tmp_path / "found.json"))
+    assert result.returncode == 0, result.stderr
+    distances = json.loads((tmp_path / "found.json").read_text())["distances"]
+    found = {name: row["held out"] for name, row in distances.items()}
+    assert found["(b) network(t, eta1, eta2)"] < 0.6 < 3.0 < found["(a) network(t)"]
 
 
 def test_pictures_and_another_method(tmp_path):

@@ -365,6 +365,12 @@ class Fit:
                     lines.append(self.covariance.warning)
             elif not self.covariance.ok:
                 lines.append(self.covariance.message)
+        lost = [name for name, value in self.shrinkage.items() if value > 99.0] if self.model.networks else []
+        if lost:
+            lines.append(
+                f"without influence (shrinkage above 99 %): {', '.join(lost)}; if a network has lost them on the way, "
+                "try other starts or a weaker prior"
+            )
         bad = self.unconverged
         if bad:
             shown = ", ".join(str(i) for i in bad[:5]) + (" ..." if len(bad) > 5 else "")

@@ -15,6 +15,9 @@ from deepnlme.nn.activations import ACTIVATIONS, POSITIVE, activation
 from deepnlme.nn.penalties import Penalty, Roles
 from deepnlme.nn.scaling import Scaling, numbers_of
 
+FIRST = 1
+"""Part of the seed of first draws, so that those of further starts, which a fit's seed decides, are others."""
+
 
 class NeuralNetwork(ABC):
     """A function of a model with weights to be estimated; use `MLP`, or `Network` for any torch module.
@@ -127,7 +130,7 @@ class NeuralNetwork(ABC):
         """
         if self.weights is not None and generator is None:
             return self.weights.copy()
-        return self.draw(np.random.default_rng([self.seed, number]) if generator is None else generator)
+        return self.draw(np.random.default_rng([self.seed, number, FIRST]) if generator is None else generator)
 
     def values(self, x: Tensor, weights: Tensor) -> Tensor:
         """Outputs [K, R, T, outputs] of inputs [K, R, T, inputs] in the units of the model."""
