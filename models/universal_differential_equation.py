@@ -12,8 +12,10 @@ fitted to one person, A, who gets a dose of 1 at 0 and at 5 h, and predicts anot
 and vc are those of the truth wherever they occur: R alone does not tell them apart, and the comparison is about the
 response.
 
-A distance is the root mean square of (prediction - truth), in units of the noise. The error on A is small for all
-models; on B it is meant to fall from (a) to (d), and (d) to come within twice the error of the true model fitted to A.
+A distance is the root mean square of (prediction - truth), in units of the noise. On B the error falls from (a), 59,
+by (c), 3 to 7, to (d), about 1, which is within twice the error of the true model fitted to A. Not so (b): its depot
+and central compartment are not observed and nothing says what they are, so that R on A's way does not tell what happens
+on B's; it ends anywhere between 17 and 320 from other first weights, penalties and units that fit A as well.
 
 At last (c) again with doses 10,000 times as large (and sc50 with them): a network sees its inputs and gives its
 outputs in units found from the model and the data, so that the size of a concentration does not matter.
@@ -101,8 +103,7 @@ class NeuralODE(Pharmacokinetics):
 
     ka = cl = vc = None
     r0 = dn.Positive(0.4)
-    # The origin of the inputs is the empty body, not the middle of what A went through, which B never comes near.
-    rates = dn.MLP(inputs=3, hidden=(6, 6), outputs=3, activation="tanh", prior=dn.L2(1.0), input_center=0.0)
+    rates = dn.MLP(inputs=3, hidden=(6, 6), outputs=3, activation="tanh", prior=dn.L2(1.0))
 
     def dynamics(self, theta, p, t, x):
         depot, central, response = theta.rates(x.depot, x.central, x.response)

@@ -7,7 +7,7 @@ import torch
 import deepnlme as dn
 from deepnlme.estimation.inner import InnerOptions
 from deepnlme.estimation.objective import MarginalObjective
-from deepnlme.estimation.stages import initial_points, pooled, split
+from deepnlme.estimation.stages import continued, initial_points, pooled, split
 from deepnlme.estimation.watch import LOOK_ASIDE
 from deepnlme.joint import Joint, calibrated
 from network_models import SCALED, InObserve, MixedRidge, Ridge, line_data, people
@@ -196,15 +196,53 @@ def test_what_the_models_do_not_share_keeps_its_declared_value(earlier):
             return dict(dv=dn.Normal(1.0 + mean, theta.sd * torch.exp(0.3 * spread)))
 
     model = More(curve=dn.MLP(3, (3,), outputs=2), latent=dn.RandomEffects(2, omega=0.9, fixed=True))
-    found = dn.evaluate_ofv(model, earlier.population, at=earlier)
-    assert found.estimates["shift"] == 0.7
-    assert found.estimates["sd"] == pytest.approx(earlier.estimates["sd"], rel=1e-12)
-    assert found.estimates["omega[latent1]"] == found.estimates["omega[latent2]"] == pytest.approx(0.9)
-    np.testing.assert_array_equal(found.weights["curve"], earlier.weights["curve"])
-    np.testing.assert_array_equal(found.weights["other"], model.networks["other"].initial(number=1))
-    # another architecture has nothing to take over
-    bigger = dn.evaluate_ofv(automatic().replace(curve=dn.MLP(3, (4,), outputs=2)), earlier.population, at=earlier)
-    np.testing.assert_array_equal(bigger.weights["curve"], dn.MLP(3, (4,), outputs=2).initial())
+    new, values = continued(model, earlier)
+    found = new.space.as_dict(new.space.initial(values))
+    assert found["shift"] == 0.7
+    assert found["sd"] == pytest.approx(earlier.estimates["sd"], rel=1e-12)
+    assert found["omega[latent1]"] == found["omega[latent2]"] == pytest.approx(0.9)
+    u, space = new.space.initial(values), new.space
+    np.testing.assert_array_equal(u[space.weights["curve"]], earlier.weights["curve"])
+    np.testing.assert_array_equal(u[space.weights["other"]], model.networks["other"].initial(number=1))
+    # a start may leave something open, an evaluation may not
+    with pytest.raises(dn.ModelError, match=r"no values for the network other .*, shift"):
+        dn.evaluate_ofv(model, earlier.population, at=earlier)
+
+
+@pytest.mark.parametrize("change", [{"hidden": (4,)}, {"typical": 1.0}, {"input_scale": 0.3}])
+def test_weights_are_never_taken_into_another_network(earlier, change):
+    """Another architecture, or other units: the weights would mean something else there."""
+    how = {"inputs": 3, "hidden": (3,), "outputs": 2} | change
+    model = automatic().replace(curve=dn.MLP(**how))
+    assert "curve" not in continued(model, earlier)[1]
+    with pytest.raises(dn.ModelError, match="the network curve"):
+        dn.evaluate_ofv(model, earlier.population, at=earlier)
+
+
+def test_text_covariates_of_others_are_coded_as_in_the_fit():
+    """A population that holds men only has other codes of its own; they are translated, held-out subjects too."""
+
+    class BySex(dn.Model):
+        low, high, sd = dn.Real(1.0), dn.Real(5.0), dn.Positive(0.5)
+        eta = dn.RandomEffects("level", omega=0.1)
+
+        def individual(self, theta, eta, cov):
+            return dict(level=torch.where(cov.sex > 0.5, theta.high, theta.low) + eta.level)
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(p.level + 0.0 * x.time, theta.sd))
+
+    def person(i, sex):
+        values = (5.0 if sex == "M" else 1.0) + 0.1 * np.cos(np.arange(3.0) + i)
+        return dn.Subject(i, None, (np.arange(3.0), values), {"sex": sex})
+
+    mixed = dn.Population([person(i, "FM"[i % 2]) for i in range(6)])
+    men = dn.Population([person(10 + i, "M") for i in range(3)])
+    fit = dn.fit(BySex(), mixed, options=dn.Options(**QUIET, held_out=men))
+    alone = sum(dn.evaluate_ofv(fit.model, mixed[[i]], at=fit.estimates).ofv for i in (1, 3, 5))
+    found = dn.evaluate_ofv(fit.model, men, at=fit).ofv
+    assert found == pytest.approx(alone, abs=1.0)  # three men like the other three
+    assert np.nanmin(fit.trace.held_out) < found + 5.0
 
 
 def test_a_network_can_be_kept_at_fitted_weights(earlier):

@@ -127,7 +127,7 @@ def test_spread_of_initial_weights():
     weights = net.initial()
     assert weights[:start].std() == pytest.approx(1.0, rel=0.05)
     assert weights[start : start + outer].std() == pytest.approx(0.5, rel=0.1)
-    assert weights[start + outer : start + 2 * outer].std() == pytest.approx(0.3, rel=0.1)
+    assert weights[start + outer : start + 2 * outer].std() == pytest.approx(0.1, rel=0.1)
     assert weights[-1] == 0.0
 
 

@@ -47,8 +47,8 @@ class Failure:
             return f"the initial state or a dose of `{self.state}` is not finite at time {self.time:g}"
         if self.kind == "field":
             return (
-                f"the derivative of `{self.state}` is not finite at time {self.time:g}; look for sqrt, log, a power or "
-                "a division of a state that can be zero or negative"
+                f"the derivative of `{self.state}` is not finite at or soon after time {self.time:g}; look for sqrt, "
+                "log, a power or a division of a state that can be zero or negative"
             )
         if self.kind == "explodes":
             return (
@@ -94,6 +94,7 @@ def _stretch(steps: Steps, g: int, x: Tensor, begin: float, dt: float, scale: fl
     """The state at the end of a stretch, or what fails on it."""
     names = steps.trajectory.field.compartments
     last: list[tuple[float, np.ndarray]] = [(0.0, x.cpu().numpy())]
+    undefined: list[int] = []
     count = 0
 
     def slope(s: float, y: np.ndarray) -> np.ndarray:
@@ -104,7 +105,10 @@ def _stretch(steps: Steps, g: int, x: Tensor, begin: float, dt: float, scale: fl
         state = torch.as_tensor(y, dtype=x.dtype, device=x.device).view(1, 1, -1)
         with torch.no_grad():
             out = dt * steps.slope_at(g, s, state)[0, 0].cpu().numpy()
-        if np.isfinite(out).all() and s >= last[-1][0]:
+        wrong = ~np.isfinite(out)
+        if wrong.any():
+            undefined.append(int(wrong.argmax()))
+        elif s >= last[-1][0]:
             last.append((s, y.copy()))
         return out
 
@@ -114,7 +118,7 @@ def _stretch(steps: Steps, g: int, x: Tensor, begin: float, dt: float, scale: fl
 
     def exploded(s: float, y: np.ndarray) -> float:
         del s
-        return float(np.abs(y).max() - HUGE * scale)
+        return float(np.abs(y).max() - HUGE * max(scale, float(np.abs(first).max())))
 
     exploded.terminal = True  # type: ignore[attr-defined]
     try:
@@ -129,12 +133,8 @@ def _stretch(steps: Steps, g: int, x: Tensor, begin: float, dt: float, scale: fl
         return torch.as_tensor(done.y[:, -1].copy(), dtype=x.dtype, device=x.device)
     s, y = last[-1]
     worst = int(np.abs(y).argmax())
-    if np.abs(y).max() < 1e3 * scale:
-        state = torch.as_tensor(y, dtype=x.dtype, device=x.device).view(1, 1, -1)
-        with torch.no_grad():
-            out = steps.slope_at(g, min(s + 1e-9, 1.0), state)[0, 0].cpu().numpy()
-        bad = ~np.isfinite(out)
-        return Failure("field", names[int(np.argmax(bad)) if bad.any() else worst], begin + s * dt, float("nan"))
+    if undefined and np.abs(y).max() < 1e3 * scale:
+        return Failure("field", names[undefined[-1]], begin + s * dt, float("nan"))
     return Failure("explodes", names[worst], begin + s * dt, float(y[worst]))
 
 

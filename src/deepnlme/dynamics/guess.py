@@ -120,17 +120,19 @@ def _stiff_row(steps: Steps, rtol: float) -> Tensor | None:
     x = steps.trajectory.start[0, 0]
     nodes = np.append(0.0, steps.method.c)
     out = []
-    given = torch.cat([x, steps.add.flatten()]).abs().nan_to_num(0.0)
-    limit = HUGE * max(1.0, float(given.max()))
+    largest = max(1.0, float(torch.cat([x, steps.add.flatten()]).abs().nan_to_num(0.0).max()))
     for g in range(steps.mesh.steps):
         dt = float(steps.dt[0, 0, g])
 
+        limit = [np.inf]
         evaluations = 0
 
-        def slope(s: float, y: np.ndarray, g: int = g, dt: float = dt, x: Tensor = x) -> np.ndarray:
+        def slope(
+            s: float, y: np.ndarray, g: int = g, dt: float = dt, x: Tensor = x, limit: list[float] = limit
+        ) -> np.ndarray:
             nonlocal evaluations
             evaluations += 1
-            if evaluations > MAX_EVALUATIONS or np.abs(y).max() > limit:
+            if evaluations > MAX_EVALUATIONS or np.abs(y).max() > limit[0]:
                 raise OverflowError
             state = torch.as_tensor(y, dtype=x.dtype, device=x.device).view(1, 1, -1)
             return dt * steps.slope_at(g, s, state)[0, 0].cpu().numpy()
@@ -138,6 +140,9 @@ def _stiff_row(steps: Steps, rtol: float) -> Tensor | None:
         if not bool(torch.isfinite(x).all()):
             return None
         if dt > 0:
+            # what flows in counts as given: a constant production, an infusion
+            inflow = float(np.abs(np.nan_to_num(slope(0.0, x.cpu().numpy()))).max())
+            limit[0] = HUGE * max(largest, inflow)
             atol = max(1e-2 * rtol * float(x.abs().max()), 1e-300)
             try:
                 with warnings.catch_warnings():

@@ -15,10 +15,11 @@ import torch
 
 from deepnlme.data import Population
 from deepnlme.errors import ModelError
+from deepnlme.estimation.coding import coded
 from deepnlme.estimation.covariance import covariance
 from deepnlme.estimation.foce import FOCE
 from deepnlme.estimation.individuals import block_cholesky, prediction_table
-from deepnlme.estimation.inner import InnerOptions
+from deepnlme.estimation.inner import EBEStatus, InnerOptions
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import MarginalObjective
 from deepnlme.estimation.optimiser import Optimum, optimise, together
@@ -30,6 +31,9 @@ from deepnlme.estimation.storage import Checkpoint
 from deepnlme.estimation.watch import FitStatus, Trace
 from deepnlme.joint import Joint, calibrated
 from deepnlme.model import Model
+
+MODES_OF_NETWORKS = 20
+"""Iterations of a subject's random effects at one evaluation of a model with networks."""
 
 
 def fit(
@@ -63,17 +67,21 @@ def fit(
     began = time.perf_counter()
     population, aside = split(population, options)
     if isinstance(start, Fit):
+        population = coded(population, start.population)
         model, start = continued(model, start)
+    aside = None if aside is None else coded(aside, population)
     if not method.uses_omega and model.groups:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     joint = prepared(model, population, method)
     u = joint.space.initial(start)
-    objective = _objective(joint, method, options)
+    objective = _objective(joint, method, options, MODES_OF_NETWORKS if joint.space.weights else None)
     check_start(objective, u)
     held_out = None if aside is None else _objective(prepared(joint.model, aside, method), method, options)
     seconds = {"preparation": time.perf_counter() - began}
     began = time.perf_counter()
     best, ends = _best_of_starts(objective, u, options, held_out)
+    if joint.space.weights:
+        best = _found_again(best, _objective(joint, method, options))
     seconds["optimisation"] = time.perf_counter() - began
     began = time.perf_counter()
     found = None
@@ -143,9 +151,20 @@ def prepared(model: Model, population: Population, method: Method) -> Joint:
     return joint
 
 
-def _objective(joint: Joint, method: Method, options: Options) -> MarginalObjective:
+def _objective(joint: Joint, method: Method, options: Options, most: int | None = None) -> MarginalObjective:
+    """The objective, with at most so many iterations of the random effects."""
     inner = InnerOptions(tolerance=options.ebe_tolerance, starts=options.ebe_starts, seed=options.seed)
+    inner = inner if most is None else replace(inner, max_iterations=most)
     return MarginalObjective(joint, method, inner, options.device, options.max_numbers)
+
+
+def _found_again(best: Optimum, objective: MarginalObjective) -> Optimum:
+    """The optimum with modes searched to the end, if some were not found within the limit of the descent."""
+    if not (best.evaluation.status == EBEStatus.MAX_ITERATIONS).any():
+        return best
+    objective.start_from(best.u, best.evaluation.z[0])
+    again = objective(best.u)
+    return replace(best, evaluation=again) if np.isfinite(again.value[0]) else best
 
 
 def _best_of_starts(
@@ -173,7 +192,7 @@ def _best_of_starts(
         found = optimise(objective, point, options, save, held_out)
         value = float(found.evaluation.value[0])
         reached.append(value)
-        if best is None or value < float(best.evaluation.value[0]):
+        if best is None or found.rank < best.rank:
             best = found
         if found.status in (FitStatus.INTERRUPTED, FitStatus.TIME_LIMIT):
             break
@@ -216,7 +235,8 @@ def evaluate_ofv(
     began = time.perf_counter()
     values = at
     if isinstance(at, Fit):
-        model, values = continued(model, at)
+        population = coded(population, at.population)
+        model, values = continued(model, at, strict=True)
     if not method.uses_omega and model.groups:
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     joint = prepared(model, population, method)

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from deepnlme.estimation.method import Rows, jacobian
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
+from deepnlme.joint import Prediction
+from deepnlme.observation import censored_curvature
 
 
 def information(objective: MarginalObjective, evaluation: Evaluation, lane: int = 0) -> np.ndarray:
@@ -50,8 +52,14 @@ def information(objective: MarginalObjective, evaluation: Evaluation, lane: int 
 def _of_rows(rows: Rows, z: Tensor, varying: bool) -> Tensor:
     """Information in some rows, [Q, Q]; `varying` if the random effects are part of the likelihood."""
     n = max(rows.batch.slot_record.shape[1], 1)
-    by_u, sd, by_sd, use = _slopes(rows, z, n)
-    weight = torch.where(use, 1.0 / sd**2, torch.zeros_like(sd))
+    by_u, sd, by_sd, prediction = _slopes(rows, z, n)
+    use = prediction.use & prediction.gaussian
+    weight, of_sd = 1.0 / sd**2, 2.0 / sd**2
+    if bool((prediction.cens != 0).any()):
+        hidden, mean = prediction.cens != 0, prediction.mean[0].detach()
+        cff, _, css = censored_curvature(mean, sd, prediction.y, prediction.limit, prediction.cens)
+        weight, of_sd = torch.where(hidden, cff.clamp(min=0.0), weight), torch.where(hidden, css.clamp(min=0.0), of_sd)
+    weight, of_sd = (torch.where(use, w, torch.zeros_like(w)) for w in (weight, of_sd))
     scaled = by_u * weight.unsqueeze(-1)
     found = torch.einsum("rnp,rnq->pq", scaled, by_u)
     if z.shape[-1] and varying:
@@ -62,13 +70,12 @@ def _of_rows(rows: Rows, z: Tensor, varying: bool) -> Tensor:
             across = torch.einsum("arn,rnp->rap", gw, by_u)
             found = found - torch.einsum("rap,raq->pq", across, torch.linalg.solve(h, across))
     if by_sd is not None:
-        relative = torch.where(use, 1.0 / sd, torch.zeros_like(sd)).unsqueeze(-1) * by_sd
-        found = found + 2.0 * torch.einsum("rnp,rnq->pq", relative, relative)
+        found = found + torch.einsum("rnp,rnq->pq", by_sd * of_sd.unsqueeze(-1), by_sd)
     return found
 
 
-def _slopes(rows: Rows, z: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Derivative of the mean [R, N, Q], the sd [R, N] and its derivative (None if it has none), and what counts."""
+def _slopes(rows: Rows, z: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor | None, Prediction]:
+    """Derivative of the mean [R, N, Q], the sd [R, N] and its derivative (None if it has none), and all predictions."""
     leaf = rows.u.expand(n, -1, -1).clone().requires_grad_()
     prediction = replace(rows, u=leaf, order=1).predict(z.unsqueeze(0).expand(n, -1, -1))
     use = prediction.use & prediction.gaussian
@@ -86,7 +93,7 @@ def _slopes(rows: Rows, z: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor | Non
     by_mean = slope(prediction.mean)
     if by_mean is None:
         by_mean = torch.zeros(*use.shape, leaf.shape[-1], dtype=z.dtype, device=z.device)
-    return by_mean, prediction.sd[0].detach().expand_as(use), slope(prediction.sd), use
+    return by_mean, prediction.sd[0].detach().expand_as(use), slope(prediction.sd), prediction
 
 
 def _in_z(rows: Rows, z: Tensor) -> Tensor | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from deepnlme.data import Population
 from deepnlme.errors import ModelError
@@ -46,7 +47,9 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
         check(head, model, population, path)
         fit = _restored(head, arrays, model, population, aside, method)
         _check_equations(fit, path)
-        return fit
+    if fit.options.device != "cpu" and not torch.cuda.is_available():
+        fit = replace(fit, options=replace(fit.options, device="cpu"))
+    return fit
 
 
 def _parted(head: dict[str, Any], population: Population) -> tuple[Population, Population | None]:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepnlme.data import Population, Records, Subject
+from deepnlme.data import Population, Subject
 from deepnlme.data.dense import requested, times_by_subject, with_times
 from deepnlme.data.events import occasion_numbers
 from deepnlme.data.layout import endpoint_index
 from deepnlme.errors import DataError, invalid
+from deepnlme.estimation.coding import coded
 from deepnlme.estimation.individual_curves import Intervals, Places, predicted
 from deepnlme.estimation.inner import EBEStatus
 from deepnlme.estimation.posterior import own_posterior, posterior
@@ -34,7 +35,7 @@ def predict_subjects(fit: Any, population: Population | None, times: Any, interv
         ModelError: Settings out of range.
     """
     own = population is None or population is fit.population
-    everyone = fit.population if population is None else _coded(_checked(population), fit.population)
+    everyone = fit.population if population is None else coded(_checked(population), fit.population)
     who = np.arange(len(everyone))
     if isinstance(times, Mapping):
         who = np.flatnonzero([len(grid) > 0 for grid in times_by_subject(everyone, times)])
@@ -93,37 +94,6 @@ def _checked(population: Any) -> Population:
         return population
     fix = "Use dn.Population([subject])" if isinstance(population, Subject) else "Use for example dn.read_nonmem(...)"
     raise DataError(invalid("population", type(population).__name__, "It is a Population", fix=fix))
-
-
-def _coded(population: Population, like: Population) -> Population:
-    """The population with its text covariates coded as those that the model was fitted to."""
-    if population is like:
-        return population
-    fix = "Read it with covariates=fit.population.reading(), or leave the covariate out if the model does not read it"
-    covariates, categories = dict(population.records.covariates), dict(population.categories)
-    for name in like.covariates:
-        ours, theirs = population.categories.get(name), like.categories.get(name)
-        if name not in covariates or ours == theirs:
-            continue
-        if ours is None or theirs is None:
-            got, expected = ("numbers", f"texts ({', '.join(theirs)})") if theirs else ("texts", "numbers")
-            raise DataError(invalid(name, got, f"The fit's population has {expected}", fix=fix))
-        present = [ours[code] for code in np.unique(covariates[name]).astype(int)]
-        unknown = [label for label in present if label not in theirs]
-        if unknown:
-            raise DataError(invalid(name, repr(unknown[0]), f"The fit's population has {', '.join(theirs)}", fix=fix))
-        codes = np.array([theirs.index(label) if label in theirs else 0 for label in ours], dtype=float)
-        covariates[name] = codes[covariates[name].astype(int)]
-        categories[name] = theirs
-    records = Records(**dict(population.records.columns()), covariates=covariates)
-    return Population.from_records(
-        records,
-        population.ids,
-        categories=categories,
-        occasions=population.occasions,
-        interpolation=population.interpolation,
-        notes=population.notes,
-    )
 
 
 def _warn(ids: tuple, status: np.ndarray, table: pd.DataFrame) -> None:

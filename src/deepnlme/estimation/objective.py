@@ -95,6 +95,7 @@ class MarginalObjective:
     device: str = "cpu"
     budget: int = 60_000
     _warm: _Warm | None = None
+    _known: Evaluation | None = None
     evaluations: int = 0
 
     def __post_init__(self) -> None:
@@ -107,7 +108,12 @@ class MarginalObjective:
         self.rows_per_chunk = max(8, self.budget // (max(self.k, 1) * min(width, 4096)))
 
     def __call__(self, u: np.ndarray, lanes: np.ndarray | None = None) -> Evaluation:
-        """Evaluate at u [P] or [B, P]; the modes start from the last remembered point of each vector's lane [B]."""
+        """Evaluate at u [P] or [B, P]; the modes start from the last remembered point of each vector's lane [B].
+
+        Asked again for the same, as a fit does after its start was checked, it answers from memory.
+        """
+        if lanes is None and self._known is not None and np.array_equal(np.atleast_2d(u), self._known.u):
+            return self._known
         points = torch.tensor(np.atleast_2d(u), dtype=torch.float64, device=self.device)
         q = self.joint.space.row_size
         b = points.shape[0]
@@ -131,7 +137,9 @@ class MarginalObjective:
             if weights is not None:
                 shared[here] += of_shared
         self.evaluations += b
-        return self._collect(points, value, gradient, shared, z, slope, curvature, status)
+        found = self._collect(points, value, gradient, shared, z, slope, curvature, status)
+        self._known = found if b == 1 and lanes is None else None
+        return found
 
     def _chunks(self, b: int, lanes: np.ndarray | None) -> list[tuple[slice, Batch]]:
         """Consecutive row ranges with their batches; small problems are one chunk for all parameter vectors."""
@@ -252,7 +260,8 @@ class MarginalObjective:
                 through = through - (terms.inner_gradient * _solve(h, by_z.unsqueeze(-1)).squeeze(-1).mT).sum()
         of_shared = None
         if leaf_shared is not None:
-            (of_shared,) = torch.autograd.grad(through, leaf_shared)
+            (of_shared,) = torch.autograd.grad(through, leaf_shared, allow_unused=True)
+            of_shared = torch.zeros_like(leaf_shared) if of_shared is None else of_shared
         if terms.curvature is None:
             curvature = torch.eye(k, dtype=z.dtype, device=z.device).expand(r, k, k)
         else:
@@ -316,7 +325,7 @@ class MarginalObjective:
         """The objective of some of the subjects, with their modes as remembered now."""
         rows = torch.tensor(index, device=self.device)
         new = copy.copy(self)
-        new.batch, new.subjects = self.batch.take(rows), len(index)
+        new.batch, new.subjects, new._known = self.batch.take(rows), len(index), None
         if self._warm is not None:
             slope = None if self._warm.slope is None else self._warm.slope[:1, rows]
             new._warm = _Warm(self._warm.u[:1], self._warm.z[:1, rows], slope)
@@ -337,6 +346,7 @@ class MarginalObjective:
 
     def open_lanes(self, lanes: int) -> None:
         """So many lanes, all from the first one's modes or, without them, from the origin."""
+        self._known = None
         s, k, q = self.subjects, self.k, self.joint.space.row_size
         like = {"dtype": torch.float64, "device": self.device}
         u, z = torch.zeros(1, q, **like), torch.zeros(1, s, k, **like)
@@ -346,10 +356,11 @@ class MarginalObjective:
 
     def forget(self) -> None:
         """Start the next search from the origin."""
-        self._warm = None
+        self._warm = self._known = None
 
     def start_from(self, u: np.ndarray, z: np.ndarray) -> None:
         """Start the next searches from the modes `z` [S, k] found at `u` (used to resume)."""
+        self._known = None
         self._warm = _Warm(
             torch.tensor(u[: self.joint.space.row_size], dtype=torch.float64, device=self.device).unsqueeze(0),
             torch.tensor(z, dtype=torch.float64, device=self.device).unsqueeze(0),

@@ -38,6 +38,7 @@ class Optimum:
         trace: The path.
         hessian: [P, P] of the objective there, or None if it was not computed.
         reached: The values that starts side by side have reached.
+        held_out: OFV of the subjects kept aside, or None.
     """
 
     u: np.ndarray
@@ -47,6 +48,12 @@ class Optimum:
     trace: Trace
     hessian: np.ndarray | None = None
     reached: tuple[float, ...] = ()
+    held_out: float | None = None
+
+    @property
+    def rank(self) -> float:
+        """What the best of several starts is the lowest of: the held-out OFV where there is one."""
+        return float(self.evaluation.value[0]) if self.held_out is None else self.held_out
 
 
 def steps(u: np.ndarray) -> np.ndarray:
@@ -117,6 +124,11 @@ def optimise(
         status = FitStatus.INTERRUPTED
     finally:
         watch.bar.close()
+    if watch.best is None and status is not FitStatus.INTERRUPTED:
+        raise ModelError(
+            "Invalid start: the OFV is not finite there. It comes from a fit without random effects (pooled_first) or "
+            "from a checkpoint: leave that out, or start from other values."
+        )
     if watch.best is None:
         raise KeyboardInterrupt("interrupted before the first evaluation had ended")
     _, u, evaluation = watch.best
@@ -124,7 +136,8 @@ def optimise(
         _, _, u, evaluation = watch.best_held_out
         status = FitStatus.EARLY if status in (FitStatus.CONVERGED, FitStatus.FLAT, FitStatus.PRECISION) else status
     known = watch.hessian[1] if watch.hessian is not None and watch.hessian[0] == u.tobytes() else None
-    return Optimum(u, evaluation, status, watch.decrement, watch.trace, known, watch.reached)
+    aside = None if watch.best_held_out is None else watch.best_held_out[0]
+    return Optimum(u, evaluation, status, watch.decrement, watch.trace, known, watch.reached, aside)
 
 
 def way(objective: MarginalObjective, options: Options) -> str:

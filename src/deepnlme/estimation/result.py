@@ -19,6 +19,7 @@ from deepnlme.estimation.individuals import Ebes, ebes, individual_parameters, p
 from deepnlme.estimation.inner import EBEStatus, InnerOptions
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
+from deepnlme.estimation.optimiser import with_hessian
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.table import parameter_table, render
 from deepnlme.estimation.trust_region import curvature, prior_curvature
@@ -128,16 +129,22 @@ class Fit:
     def effective_parameters(self) -> float:
         """How many parameters the data have determined: P without networks, less where a prior holds weights back.
 
-        trace(I (I + Lambda)^-1) with I the expected information (`information`) and Lambda the curvature of the priors;
-        P where that is not to be had, for networks of so many weights that all subjects share them.
+        trace(I (I + Lambda)^-1) with I the expected information (`information`; the Hessian of the OFV where
+        observations are not Gaussian) and Lambda the curvature of the priors; P where that is not to be had, for
+        networks of so many weights that all subjects share them.
 
         Source: Moody 1992, NIPS 4:847; MacKay 1992, Neural Comput 4:415.
         """
         space = self.joint.space
         if not space.weights or space.row_size < space.size:
             return float(self.n_parameters)
-        prior = np.diag(prior_curvature(self.objective(), self.free))
-        both = curvature(self.objective(), self.evaluation)
+        objective = self.objective()
+        prior = np.diag(prior_curvature(objective, self.free))
+        if objective.gaussian:
+            both = curvature(objective, self.evaluation)
+        else:
+            values, vectors = np.linalg.eigh(with_hessian(objective, self.free)[1] - prior)
+            both = (vectors * values.clip(0.0)) @ vectors.T + prior
         return float(np.trace(np.linalg.solve(both + 1e-10 * np.eye(len(both)) * np.trace(both), both - prior)))
 
     @property
@@ -351,10 +358,11 @@ class Fit:
         ]
         if self.joint.space.has_priors:
             lines.append(f"penalty (-2 log prior) {self.penalty:.4f}, not in the OFV")
-        if self.covariance is None and self.joint.space.weights:
+        if self.joint.space.weights:
             lines.append(
                 f"{self.n_parameters} parameters, effectively {self.effective_parameters:.1f} (in AIC and BIC)"
             )
+        if self.covariance is None and self.joint.space.weights:
             lines.append('no standard errors: a network was fitted; fit.with_covariance("R") gives those of the others')
         if self.held_out is not None:
             lines.append(f"{len(self.held_out)} subjects were kept aside for early stopping")

@@ -18,6 +18,7 @@ from deepnlme.estimation.result import Fit
 from deepnlme.estimation.watch import FitStatus
 from deepnlme.joint import Joint
 from deepnlme.model import Model
+from deepnlme.nn import NeuralNetwork
 
 
 def split(population: Population, options: Options) -> tuple[Population, Population | None]:
@@ -36,29 +37,57 @@ def split(population: Population, options: Options) -> tuple[Population, Populat
     return population[kept], population[np.sort(chosen)]
 
 
-def continued(model: Model, fit: Fit) -> tuple[Model, dict[str, Any]]:
-    """The model in the units of an earlier fit's networks, and that fit's values of what both share and is free."""
-    declared, values = dict(model.declared), {}
+def continued(model: Model, fit: Fit, strict: bool = False) -> tuple[Model, dict[str, Any]]:
+    """The model in the units of an earlier fit's networks, and that fit's values of what both share and is free.
+
+    Args:
+        model: The model.
+        fit: The earlier fit.
+        strict: Refuse what is free in the model and not in the fit, instead of starting it at its declared value.
+
+    Raises:
+        ModelError: With `strict`.
+    """
+    declared, values, missing = dict(model.declared), {}, []
     for name, net in model.networks.items():
-        other = fit.model.networks.get(name)
-        if other is None or other.size != net.size or other.describe() != net.describe():
-            continue
-        if not net.scaling.complete:
-            declared[name] = net.scaled(net.scaling.filled(**vars(other.scaling)))
-        if not net.fixed:
+        found = _same_network(net, fit.model.networks.get(name))
+        if found is not None:
+            declared[name] = found
+        if found is not None and not net.fixed:
             values[name] = fit.weights[name]
-    values |= {n: fit.estimates[n] for n, p in model.parameters.items() if not p.fixed and n in fit.estimates}
+        elif not net.fixed:
+            missing.append(f"the network {name} ({net.describe()}, in these units)")
+    for name, declaration in model.parameters.items():
+        if not declaration.fixed and name in fit.estimates:
+            values[name] = fit.estimates[name]
+        elif not declaration.fixed:
+            missing.append(name)
     omega = fit.joint.space.omega_matrices(fit.free)
     for name, group in model.groups.items():
         other = fit.model.groups.get(name)
-        if other is None or other.labels(name) != group.labels(name) or group.fixed.all():
+        if group.fixed.all():
+            continue
+        if other is None or other.labels(name) != group.labels(name) or (strict and other.block and not group.block):
+            missing.append(f"the Omega of {name}")
             continue
         matrix = omega[name] if group.block else np.diag(np.diag(omega[name]))
         matrix[np.ix_(group.fixed, group.fixed)] = group.omega[np.ix_(group.fixed, group.fixed)]
         values[name] = matrix
+    if strict and missing:
+        raise ModelError(
+            f"Invalid `at`: the fit has no values for {', '.join(missing)}. Declare the model as it was fitted."
+        )
     new = copy.copy(model)
     new.declared = declared
     return new, values
+
+
+def _same_network(net: NeuralNetwork, other: NeuralNetwork | None) -> NeuralNetwork | None:
+    """The network in the units of the other; None if that one's weights would not mean the same in it."""
+    if other is None or other.size != net.size or other.describe() != net.describe():
+        return None
+    filled = net.scaling.filled(**vars(other.scaling))
+    return net.scaled(filled) if filled == other.scaling else None
 
 
 def initial_points(objective: MarginalObjective, u: np.ndarray, options: Options) -> list[np.ndarray]:

@@ -31,7 +31,7 @@ from deepnlme.model import Model
 from deepnlme.nn import NeuralNetwork
 from deepnlme.nn.activations import POSITIVE
 from deepnlme.nn.network import Silent
-from deepnlme.observation import Gaussian, LogNormal
+from deepnlme.observation import Gaussian
 
 MAX_SUBJECTS = 200
 """Subjects that are looked at."""
@@ -142,11 +142,11 @@ class _Looked:
         """The observation model at its slots; the size of each state that is observed."""
         joint, batch = self.joint, self.joint.batch
         time = (batch.time - batch.offset).gather(1, batch.slot_record).unsqueeze(0)
-        found, sizes = {}, {}
+        sizes: dict[str, float] = {}
         for name, sl in batch.slices.items():
             if sl.start == sl.stop:
                 continue
-            valid = batch.slot_valid[:, sl]
+            valid = batch.slot_valid[:, sl] & (batch.cens[:, sl] == 0)
             x = {n: v[..., sl].clone().requires_grad_() for n, v in states.items()}
             here = Names("p", {k: gather_time(v, batch.slot_record[:, sl]) for k, v in p.items()})
             made = joint.model.observe(theta, here, Names("x", {**x, "time": time[..., sl]}))[name]
@@ -155,18 +155,18 @@ class _Looked:
                 continue
             y = made.scale(batch.y[:, sl])[valid]
             spread = float(y.std(correction=0)) if len(y) else 0.0
-            size = spread if isinstance(made, LogNormal) else _rms(y)
+            # states are sized on the scale of the data: on that of their logarithm the smallest would decide
+            of_data = _rms(batch.y[:, sl][valid])
             for state, value in x.items():
-                for slope in _slopes(made.mean, [value]):
+                for slope in _slopes(made.natural(made.mean), [value]):
                     effect = _rms(_counted(slope, valid))
                     if effect > 0:
-                        sizes[state] = max(sizes.get(state, 0.0), size / effect)
-            found[name] = made
+                        sizes[state] = max(sizes.get(state, 0.0), of_data / effect)
             gap = (made.scale(batch.y[:, sl]) - made.mean.detach())[0][valid]
             pushes = {n: [_counted(g, valid) for g in _slopes(made.mean, net.pushes)] for n, net in self.silent.items()}
-            called = self._hear([made.mean], [spread or size], valid)
-            for network in called:
-                self._shift(network, pushes[network], gap / len(called))
+            driving = [n for n in self._hear([made.mean], [spread or _rms(y)], valid) if pushes[n]]
+            for network in driving:
+                self._shift(network, pushes[network], gap[torch.isfinite(gap)] / len(driving))
         return sizes
 
     def _shift(self, name: str, pushes: list[Tensor], gap: Tensor) -> None:
@@ -175,7 +175,7 @@ class _Looked:
         slope = _rms(pushes[0]) if pushes else 0.0
         if net.outputs == 1 and slope > 0 and len(gap) and not POSITIVE.get(net.output_activation):
             sign = float(torch.sign(pushes[0].sum())) or 1.0
-            self.shifts[name] = np.array([sign * float(gap.nan_to_num(0.0).mean()) / slope])
+            self.shifts[name] = np.array([sign * float(gap.mean()) / slope])
 
     def _field(self, theta: Names, p: Names, states: dict[str, Tensor], observed: dict[str, float]) -> None:
         """The vector field at the slots."""
@@ -202,11 +202,23 @@ def _counted(value: Tensor, valid: Tensor) -> Tensor:
 
 
 def _slopes(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    """Derivative of a quantity in each leaf, point by point; those that it depends on."""
+    """Derivative of a quantity in the leaves [1, R, T, ...], at every one of its own points; what depends on them.
+
+    One leaf may have length 1 in time where the quantity varies. J'v is linear in v, and each entry of v belongs to one
+    point: differentiating in v once more gives every point its slope.
+    """
     if not value.requires_grad or not leaves:
         return []
-    found = torch.autograd.grad(value.sum(), leaves, retain_graph=True, allow_unused=True)
-    return [g.nan_to_num(0.0, 0.0, 0.0) for g in found if g is not None]
+    seed = torch.ones_like(value, requires_grad=True)
+    found = torch.autograd.grad(value, leaves, seed, create_graph=True, allow_unused=True)
+    out = []
+    for g in found:
+        if g is None:
+            continue
+        parts = g.unbind(-1) if g.dim() > value.dim() else (g,)
+        each = [torch.autograd.grad(c.sum(), seed, retain_graph=True)[0].nan_to_num(0.0, 0.0, 0.0) for c in parts]
+        out.append(torch.stack(each, -1) if g.dim() > value.dim() else each[0])
+    return out
 
 
 def _rms(value: Tensor) -> float:

@@ -15,7 +15,7 @@ from deepnlme.nn.penalties import Roles
 
 MAX_PER_ROW = 600
 """Weights up to which a network's weights are carried by row, as other parameters are."""
-OUTPUT_SPREAD = 0.3
+OUTPUT_SPREAD = 0.1
 """Initial weights of the last layer, relative to the usual ones: the function starts near its typical value."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -79,6 +80,7 @@ class Network(NeuralNetwork):
             fixed,
         )
         self.module = module
+        self._evaluated = copy.deepcopy(module).eval()
         self.shapes = {name: tuple(value.shape) for name, value in parameters.items()}
         self.counts = {name: value.numel() for name, value in parameters.items()}
         self._own = np.concatenate([v.detach().double().cpu().numpy().ravel() for v in parameters.values()])
@@ -132,12 +134,7 @@ class Network(NeuralNetwork):
             name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
         state |= {name: value.to(x.device) for name, value in self._buffers.items()}
-        training = self.module.training
-        self.module.eval()
-        try:
-            y = functional_call(self.module, state, (x.reshape(-1, self.inputs),))
-        finally:
-            self.module.train(training)
+        y = functional_call(self._evaluated, state, (x.reshape(-1, self.inputs),))
         if not isinstance(y, Tensor) or y.shape != (x[..., 0].numel(), self.outputs):
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ModelError(
