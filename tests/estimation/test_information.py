@@ -214,3 +214,29 @@ def test_without_gaussian_observations_the_gradients_stand_for_it():
     assert not objective.gaussian
     g = evaluation.subject_gradient[0]
     np.testing.assert_allclose(curvature(objective, evaluation), 0.5 * g.T @ g + 2.0 * np.eye(2), rtol=1e-12)
+
+
+def test_a_record_far_below_its_limit_informs_about_nothing(tmp_path):
+    """What a censored record says of a mean far below the limit is next to nothing; the Hessian of the OFV agrees."""
+
+    class Two(dn.Model):
+        near, far = dn.Real(5.0), dn.Real(1.0)
+        sd = dn.Positive(1.0, fixed=True)
+        line = dn.MLP(1, (), bias=False, output_center=0.0, output_scale=1.0, input_center=0.0, input_scale=1.0)
+
+        def observe(self, theta, p, x):
+            late = (x.time > 10.0).to(torch.float64)
+            mean = theta.near * (1.0 - late) + (theta.far + theta.line(late)) * late
+            return dict(dv=dn.Normal(mean, theta.sd))
+
+    rows = ["ID,TIME,DV,CENS"] + [f"{i},{t},{5 + 0.1 * t},0" for i in (1, 2) for t in range(4)]
+    rows += [f"{i},{t},9,1" for i in (1, 2) for t in (11, 12)]
+    rows = [rows[0], *sorted(rows[1:], key=lambda row: tuple(float(v) for v in row.split(",")[:2]))]
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    joint = Joint(Two(), dn.read_nonmem(tmp_path / "data.csv"))
+    objective = MarginalObjective(joint, dn.NaivePooled())
+    u = joint.space.initial({"line": [0.3]})
+    found = information(objective, objective(u))
+    exact = hessian(objective, u)
+    np.testing.assert_allclose(found[0, 0], 16.0 * 5.0**2, rtol=1e-8)  # 2 n / sd^2, in units of the initial value
+    np.testing.assert_allclose(found, exact, atol=1e-3)

@@ -302,3 +302,83 @@ def test_held_out_and_new_subjects_are_in_the_units_of_the_fit():
     table = fit.predict(population, draws=0)
     expected = again.predictions()
     np.testing.assert_allclose(table["IPRED"], expected["IPRED"], rtol=1e-6)
+
+
+def turnover(log_normal, times):
+    """R' = network(R): R is observed, from 5 at time 0 down to hardly anything."""
+
+    class Turnover(dn.Model):
+        sd = dn.Positive(0.1)
+        rate = dn.MLP(1, (2,))
+
+        def initial(self, theta, p):
+            return dict(r=5.0)
+
+        def dynamics(self, theta, p, t, x):
+            return dict(drug=-x.drug, r=theta.rate(x.r))
+
+        def observe(self, theta, p, x):
+            return dict(dv=(dn.LogNormal if log_normal else dn.Normal)(x.r, theta.sd))
+
+    values = 5.0 * np.exp(-0.1 * np.array(times))
+    return Turnover(), dn.Population([dn.Subject(1, dn.Dose(1.0, cmt="drug"), (times, values))]), values
+
+
+@pytest.mark.parametrize("log_normal", [False, True])
+@pytest.mark.parametrize("last", [12.0, 96.0, 200.0])
+def test_a_state_has_the_size_of_its_data_whatever_their_distribution(log_normal, last):
+    """Root mean square of the data per typical time between them; the smallest of them does not decide."""
+    model, population, values = turnover(log_normal, [1.0, 3.0, 5.0, 7.0, last])
+    expected = np.sqrt(np.mean(values**2)) / 2.0
+    np.testing.assert_allclose(scaling(model, population, "rate").output_scale, [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 11])
+def test_an_input_that_is_constant_in_time_changes_no_unit(count):
+    """network(wt) and network(wt + 0 t) are the same function of the same thing."""
+
+    class Weighted(Curve):
+        def individual(self, theta, eta, cov):
+            return dict(wt=cov.WT)
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(2.0 * theta.f(p.wt), theta.sd))
+
+    class Varying(Weighted):
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(2.0 * theta.f(p.wt + 0.0 * x.time), theta.sd))
+
+    times = np.arange(1.0, count + 1.0)
+    people = dn.Population(
+        [dn.Subject(i, None, (times, 10.0 + np.sin(times + i)), covariates={"WT": 50.0 + 10.0 * i}) for i in range(4)]
+    )
+    constant, varying = scaling(Weighted(), people), scaling(Varying(), people)
+    y = observed(people)[1]
+    for found in (constant, varying):
+        np.testing.assert_allclose(found.output_center, [y.mean() / 2.0], rtol=1e-12)
+        np.testing.assert_allclose(found.output_scale, [y.std() / 2.0], rtol=1e-12)
+
+
+def test_every_endpoint_moves_its_own_network():
+    class Two(Curve):
+        g = dn.MLP(1, (2,))
+
+        def observe(self, theta, p, x):
+            return dict(a=dn.Normal(theta.f(x.time), theta.sd), b=dn.Normal(theta.g(x.time), theta.sd))
+
+    times = np.arange(1.0, 6.0)
+    population = dn.Population(
+        [dn.Subject(1, None, {"a": (times, 10.0 + np.cos(times)), "b": (times, -20.0 + np.sin(times))})]
+    )
+    np.testing.assert_allclose(scaling(Two(), population, "f").output_center, [np.mean(10.0 + np.cos(times))])
+    np.testing.assert_allclose(scaling(Two(), population, "g").output_center, [np.mean(-20.0 + np.sin(times))])
+
+
+def test_records_below_the_limit_have_no_part_in_the_units(tmp_path):
+    """Their DV is the limit, not an observation."""
+    rows = ["ID,TIME,DV,CENS"] + [f"1,{t},{5 + t},0" for t in range(1, 6)] + ["1,9,1000,1", "1,10,1000,1"]
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    (tmp_path / "less.csv").write_text("\n".join(rows[:-2]))
+    with_them, without = (scaling(Curve(), dn.read_nonmem(tmp_path / f)) for f in ("data.csv", "less.csv"))
+    np.testing.assert_allclose(with_them.output_center, without.output_center, rtol=1e-12)
+    np.testing.assert_allclose(with_them.output_scale, without.output_scale, rtol=1e-12)
