@@ -237,6 +237,32 @@ def test_convergence(fit):
     assert left.get_ylabel() == "OFV (FOCEI)" and right.get_yscale() == "log"
 
 
+def test_convergence_with_priors_and_subjects_kept_aside():
+    """The penalised objective where there is a prior; the OFV per subject where some were kept aside."""
+
+    class Line(dn.Model):
+        sd = dn.Positive(0.5)
+        f = dn.MLP(1, (2,), prior=dn.L2(1.0))
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(theta.f(x.time), theta.sd))
+
+    time = np.arange(4.0)
+    noise = [0.1 * np.cos(7 * i + time) for i in range(6)]
+    people = dn.Population([dn.Subject(i, None, (time, np.sin(time) + noise[i])) for i in range(6)])
+    whole = dn.fit(Line(), people, options=dn.Options(progress=False))
+    left = rendered(plots.convergence(whole)).axes[0]
+    np.testing.assert_allclose(
+        line(left, "FOCEI + penalty").get_ydata(), np.array(whole.trace.ofv) + np.array(whole.trace.penalty)
+    )
+    parted = dn.fit(Line(), people, options=dn.Options(progress=False, held_out=2 / 6))
+    left = rendered(plots.convergence(parted)).axes[0]
+    np.testing.assert_allclose(line(left, "fitted").get_ydata(), np.array(parted.trace.ofv) / 4)
+    aside = np.array(parted.trace.held_out)
+    np.testing.assert_allclose(line(left, "kept aside").get_ydata(), aside[np.isfinite(aside)] / 2)
+    assert left.get_ylabel() == "OFV per subject (FOCEI)"
+
+
 def test_axes_of_the_caller(fit):
     figure, grid = plt.subplots(2, 2)
     assert plots.goodness_of_fit(fit, axes=grid) is figure

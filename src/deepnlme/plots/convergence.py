@@ -66,9 +66,9 @@ def _ofv(ax: Axes, fit: Fit, iteration: np.ndarray) -> None:
         ax_label = f"OFV per subject ({method})"
         ax.legend()
     else:
-        ax.plot(iteration, ofv, "o-", color=BLUE, label="OFV")
+        ax.plot(iteration, ofv, "o-", color=BLUE, label=method)
         if any(path.penalty):
-            ax.plot(iteration, ofv + np.array(path.penalty), "-", color=GREY, label="OFV + penalty")
+            ax.plot(iteration, ofv + np.array(path.penalty), "-", color=GREY, label=f"{method} + penalty")
             ax.legend()
     ax.set_ylabel(ax_label)
     ax.ticklabel_format(axis="y", useOffset=False)
