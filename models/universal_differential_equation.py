@@ -13,7 +13,7 @@ and vc are those of the truth wherever they occur: R alone does not tell them ap
 response.
 
 A distance is the root mean square of (prediction - truth), in units of the noise. On B the error falls from (a), 59,
-by (c), 3 to 7, to (d), about 1, which is within twice the error of the true model fitted to A. Not so (b): its depot
+by (c), 3 to 6, to (d), about 1, which is within twice the error of the true model fitted to A. Not so (b): its depot
 and central compartment are not observed and nothing says what they are, so that R on A's way does not tell what happens
 on B's; it ends anywhere between 14 and 320 from other first weights, penalties and units that fit A as well.
 
