@@ -289,3 +289,36 @@ def test_two_outputs_of_one_network_predict_and_scatter():
     np.testing.assert_allclose(part["IPRED"].to_numpy(float), 1.0 + mean, rtol=1e-10)
     sd = fit.estimates["sd"] * np.exp(0.3 * spread)
     np.testing.assert_allclose(part["IWRES"].to_numpy(float), (part["DV"] - 1.0 - mean) / sd, rtol=1e-8)
+
+
+def test_effective_parameters_of_counts_are_those_of_the_exact_information():
+    """Poisson regression: the information is X' diag(mu) X, so that with a ridge trace(I (I + Lambda)^-1) is known."""
+
+    class Counts(dn.Model):
+        base = dn.Real(1.0)
+        line = dn.MLP(1, (), bias=False, prior=dn.L2(3.0), **SCALED)
+
+        def observe(self, theta, p, x):
+            return dict(dv=torch.distributions.Poisson(torch.exp(theta.base + theta.line(x.time))))
+
+    time = np.linspace(-1.0, 1.0, 9)
+    counts = np.array([1.0, 0.0, 2.0, 3.0, 2.0, 4.0, 5.0, 7.0, 6.0])
+    people = dn.Population([dn.Subject(i, None, (time + 1.0, np.roll(counts, i))) for i in range(2)])
+    fit = dn.fit(Counts(), people, dn.NaivePooled(), options=dn.Options(**QUIET, flat=1e-9))
+    line = fit.weights["line"][0] * (time + 1.0)
+    x = np.stack([np.ones(9), time + 1.0], 1)
+    information = 2.0 * x.T @ (np.exp(fit.estimates["base"] + line)[:, None] * x)  # two people
+    expected = np.trace(np.linalg.solve(information + np.diag([0.0, 3.0]), information))
+    assert fit.effective_parameters == pytest.approx(expected, rel=1e-3)
+    assert 1.0 < expected < 2.0
+
+
+def test_a_network_that_is_never_called_changes_nothing():
+    class Idle(Ridge):
+        idle = dn.Network(torch.nn.Linear(1, 1), inputs=1, **SCALED)
+
+    population = line_data(4)
+    evaluated = [dn.evaluate_ofv(model, population, dn.NaivePooled()) for model in (Ridge(), Idle())]
+    assert evaluated[0].ofv == pytest.approx(evaluated[1].ofv, abs=1e-12)
+    weights = evaluated[1].joint.space.weights["idle"]
+    np.testing.assert_array_equal(evaluated[1].evaluation.gradient[0, weights], 0.0)

@@ -10,15 +10,11 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from deepnlme.dynamics.guess import HUGE, MAX_EVALUATIONS
 from deepnlme.dynamics.mesh import uniform_mesh
 from deepnlme.dynamics.radau import radau
 from deepnlme.dynamics.steps import Steps
 from deepnlme.dynamics.trajectory import Trajectory
-
-HUGE = 1e12
-"""A state this many times larger than anything given to the subject, or than 1, has exploded."""
-MAX_EVALUATIONS = 3_000
-"""Evaluations of the vector field on one stretch between events after which it counts as too stiff."""
 
 
 class _TooLong(Exception):

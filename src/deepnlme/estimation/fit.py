@@ -19,7 +19,7 @@ from deepnlme.estimation.coding import coded
 from deepnlme.estimation.covariance import covariance
 from deepnlme.estimation.foce import FOCE
 from deepnlme.estimation.individuals import block_cholesky, prediction_table
-from deepnlme.estimation.inner import EBEStatus, InnerOptions
+from deepnlme.estimation.inner import EBEStatus
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import MarginalObjective
 from deepnlme.estimation.optimiser import Optimum, optimise, together
@@ -74,14 +74,14 @@ def fit(
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     joint = prepared(model, population, method)
     u = joint.space.initial(start)
-    objective = _objective(joint, method, options, MODES_OF_NETWORKS if joint.space.weights else None)
+    objective = MarginalObjective.of(joint, method, options, MODES_OF_NETWORKS if joint.space.weights else None)
     check_start(objective, u)
-    held_out = None if aside is None else _objective(prepared(joint.model, aside, method), method, options)
+    held_out = None if aside is None else MarginalObjective.of(prepared(joint.model, aside, method), method, options)
     seconds = {"preparation": time.perf_counter() - began}
     began = time.perf_counter()
     best, ends = _best_of_starts(objective, u, options, held_out)
     if joint.space.weights:
-        best = _found_again(best, _objective(joint, method, options))
+        best = _found_again(best, MarginalObjective.of(joint, method, options))
     seconds["optimisation"] = time.perf_counter() - began
     began = time.perf_counter()
     found = None
@@ -149,13 +149,6 @@ def prepared(model: Model, population: Population, method: Method) -> Joint:
     joint.check_data()
     method.check(joint)
     return joint
-
-
-def _objective(joint: Joint, method: Method, options: Options, most: int | None = None) -> MarginalObjective:
-    """The objective, with at most so many iterations of the random effects."""
-    inner = InnerOptions(tolerance=options.ebe_tolerance, starts=options.ebe_starts, seed=options.seed)
-    inner = inner if most is None else replace(inner, max_iterations=most)
-    return MarginalObjective(joint, method, inner, options.device, options.max_numbers)
 
 
 def _found_again(best: Optimum, objective: MarginalObjective) -> Optimum:
@@ -241,7 +234,7 @@ def evaluate_ofv(
         model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
     joint = prepared(model, population, method)
     u = joint.space.initial(values)  # type: ignore[arg-type]
-    objective = _objective(joint, method, options)
+    objective = MarginalObjective.of(joint, method, options)
     evaluation = check_start(objective, u)
     seconds = {"evaluation": time.perf_counter() - began}
     status = FitStatus.NOTHING_TO_ESTIMATE if not len(u) else FitStatus.EVALUATED

@@ -120,3 +120,9 @@ def _of_variances(objective: MarginalObjective, evaluation: Evaluation) -> np.nd
     each = 2.0 * 2.0 * (kept**2).sum(0).mean()
     out[len(space.free_theta) : space.structural] = each
     return out
+
+
+def outer_products(evaluation: Evaluation) -> np.ndarray:
+    """Sum over subjects of g_i g_i' / 2: the Hessian's expectation, positive semidefinite."""
+    g = np.nan_to_num(evaluation.subject_gradient[0])
+    return 0.5 * g.T @ g

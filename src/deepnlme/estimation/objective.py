@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from deepnlme.data.batch import Batch
 from deepnlme.estimation.inner import InnerOptions, find_modes, find_modes_from_many
 from deepnlme.estimation.method import Method, Rows
 from deepnlme.estimation.naive_pooled import NaivePooled
+from deepnlme.estimation.options import Options
 from deepnlme.joint import Joint
 
 
@@ -107,6 +108,13 @@ class MarginalObjective:
         width = max(self.batch.slot_record.shape[1] * max(1, self.batch.dose_time.shape[1]), 1)
         self.rows_per_chunk = max(8, self.budget // (max(self.k, 1) * min(width, 4096)))
 
+    @classmethod
+    def of(cls, joint: Joint, method: Method, options: Options, most: int | None = None) -> MarginalObjective:
+        """The objective as the options of a fit want it, with at most so many iterations of the random effects."""
+        inner = InnerOptions(options.ebe_tolerance, starts=options.ebe_starts, seed=options.seed)
+        inner = inner if most is None else replace(inner, max_iterations=most)
+        return cls(joint, method, inner, options.device, options.max_numbers)
+
     def __call__(self, u: np.ndarray, lanes: np.ndarray | None = None) -> Evaluation:
         """Evaluate at u [P] or [B, P]; the modes start from the last remembered point of each vector's lane [B].
 
@@ -165,9 +173,9 @@ class MarginalObjective:
             return [(slice(0, total), whole)]
         index = torch.tensor(lanes, device=self.device).repeat_interleave(s) * s
         index = index + torch.arange(s, device=self.device).repeat(len(lanes))
-        size = min(self.rows_per_chunk, s if self._has_shared else total)
-        stops = [e for i in range(len(lanes)) for e in range(i * s, (i + 1) * s, size)] if self._has_shared else None
-        begins = stops if stops is not None else list(range(0, total, size))
+        block = s if self._has_shared else total  # a chunk never spans two sets of shared weights
+        size = min(self.rows_per_chunk, block)
+        begins = [e for first in range(0, total, block) for e in range(first, first + block, size)]
         return [(slice(a, e), whole.take(index[a:e])) for a, e in zip(begins, [*begins[1:], total], strict=True)]
 
     def lane_batch(self, lane: int) -> Batch:

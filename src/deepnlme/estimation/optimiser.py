@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 from deepnlme.errors import ModelError
 from deepnlme.estimation.adam import adam
+from deepnlme.estimation.information import outer_products
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.options import Options
 from deepnlme.estimation.trust_region import FLAT_STEPS, descend
@@ -71,12 +72,6 @@ def with_hessian(objective: MarginalObjective, u: np.ndarray) -> tuple[Evaluatio
     if not np.isfinite(hessian).all():
         hessian = outer_products(evaluation)
     return evaluation, hessian
-
-
-def outer_products(evaluation: Evaluation) -> np.ndarray:
-    """Sum over subjects of g_i g_i' / 2: the Hessian's expectation, positive semidefinite."""
-    g = np.nan_to_num(evaluation.subject_gradient[0])
-    return 0.5 * g.T @ g
 
 
 def newton_decrement(gradient: np.ndarray, hessian: np.ndarray) -> float:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import ndtri
-from torch import Tensor
 
 from deepnlme.data import Population
 from deepnlme.estimation.foce import FOCE
-from deepnlme.estimation.inner import EBEStatus, InnerOptions, find_modes_from_many
-from deepnlme.estimation.method import Method, Rows
+from deepnlme.estimation.inner import EBEStatus
+from deepnlme.estimation.objective import MarginalObjective
 from deepnlme.joint import Joint
 from deepnlme.model import Model
 
@@ -88,29 +87,9 @@ def posterior(fit: Any, population: Population, occasions: int) -> Posterior:
         method = fit.method if fit.method.inner else FOCE(interaction=False)
         method.check(joint)
         if k:
-            mode[informed], curvature[informed], status[informed] = _modes(joint, method, fit)
+            found = MarginalObjective.of(joint, method, fit.options)(fit.free)
+            mode[informed], curvature[informed], status[informed] = found.z[0], found.curvature[0], found.status[0]
     return Posterior(mode, _factor(curvature), status)
-
-
-def _modes(joint: Joint, method: Method, fit: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Modes [S, k], curvature there [S, k, k], status [S]."""
-    options = fit.options
-    inner = InnerOptions(options.ebe_tolerance, starts=options.ebe_starts, seed=options.seed)
-    batch = joint.batch.to(options.device)
-    free = torch.tensor(fit.free, dtype=torch.float64, device=options.device)
-    width = batch.slot_record.shape[1] * max(1, batch.dose_time.shape[1])
-    size = max(8, options.max_numbers // (joint.k * min(max(width, 1), 4096)))
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start in range(0, batch.rows, size):
-        index = torch.arange(start, min(start + size, batch.rows), device=batch.device)
-        rows = Rows(joint, batch.take(index), free.expand(1, len(index), -1))
-        modes = find_modes_from_many(method, rows, rows.zero()[0], inner)
-        leaf = modes.z.expand(joint.k, -1, -1).clone().requires_grad_()
-        curvature = method.terms(rows, leaf).curvature
-        assert curvature is not None
-        found.append((modes.z, curvature.detach(), modes.status))
-    z, curvature, status = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-    return z, curvature, status
 
 
 def _factor(curvature: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from deepnlme.errors import ConvergenceError, ModelError
 from deepnlme.estimation.covariance import Covariance, covariance
 from deepnlme.estimation.fitted_network import FittedNetwork, summary
 from deepnlme.estimation.individuals import Ebes, ebes, individual_parameters, prediction_table
-from deepnlme.estimation.inner import EBEStatus, InnerOptions
+from deepnlme.estimation.inner import EBEStatus
 from deepnlme.estimation.method import Method
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.optimiser import with_hessian
@@ -243,7 +243,7 @@ class Fit:
             return self.evaluation.z[0], self.evaluation.curvature[0]
         from deepnlme.estimation.foce import FOCE
 
-        objective = MarginalObjective(self.joint, FOCE(interaction=False), device=self.options.device)
+        objective = MarginalObjective.of(self.joint, FOCE(interaction=False), self.options)
         evaluation = objective(self.free)
         return evaluation.z[0], evaluation.curvature[0]
 
@@ -395,8 +395,7 @@ class Fit:
 
     def objective(self) -> MarginalObjective:
         """The objective, with the modes of this fit remembered."""
-        inner = InnerOptions(self.options.ebe_tolerance, starts=self.options.ebe_starts, seed=self.options.seed)
-        out = MarginalObjective(self.joint, self.method, inner, self.options.device, self.options.max_numbers)
+        out = MarginalObjective.of(self.joint, self.method, self.options)
         if self.method.inner and self.joint.k:
             out.start_from(self.free, self.evaluation.z[0])
         return out

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from deepnlme.estimation.information import information
+from deepnlme.estimation.information import information, outer_products
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.watch import FitStatus, Watch
 
@@ -217,11 +217,7 @@ def curvature(objective: MarginalObjective, evaluation: Evaluation, lane: int = 
 
     Where observations are not Gaussian the subjects' outer products of gradients stand for the information.
     """
-    if objective.gaussian:
-        found = information(objective, evaluation, lane)
-    else:
-        g = np.nan_to_num(evaluation.subject_gradient[0])
-        found = 0.5 * g.T @ g
+    found = information(objective, evaluation, lane) if objective.gaussian else outer_products(evaluation)
     if not np.isfinite(found).all():
         found = np.diag(np.abs(np.nan_to_num(evaluation.gradient[0])) + 1.0)
     return found + np.diag(prior_curvature(objective, evaluation.u[0]))

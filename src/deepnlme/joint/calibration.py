@@ -30,7 +30,7 @@ from deepnlme.joint.density import Joint
 from deepnlme.model import Model
 from deepnlme.nn import NeuralNetwork
 from deepnlme.nn.activations import POSITIVE
-from deepnlme.nn.network import Silent
+from deepnlme.nn.silent import Silent
 from deepnlme.observation import Gaussian
 
 MAX_SUBJECTS = 200
