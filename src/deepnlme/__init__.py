@@ -30,6 +30,7 @@ from deepnlme.model import Model
 from deepnlme.nn import L1, L2, MLP, Network
 from deepnlme.observation import LogNormal, Normal, StudentT, combined1, combined2, power, proportional
 from deepnlme.parameters import Bounded, Positive, RandomEffects, Real
+from deepnlme.simulation import Adaptive, Simulation, Visit, simulate
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "L1",
     "L2",
     "MLP",
+    "Adaptive",
     "Bounded",
     "ConvergenceError",
     "DataError",
@@ -67,11 +69,13 @@ __all__ = [
     "Real",
     "Records",
     "Regimen",
+    "Simulation",
     "StudentT",
     "Subject",
     "ThreeCompartment",
     "TorchDiffEq",
     "TwoCompartment",
+    "Visit",
     "combined1",
     "combined2",
     "evaluate_ofv",
@@ -81,4 +85,5 @@ __all__ = [
     "predict",
     "proportional",
     "read_nonmem",
+    "simulate",
 ]

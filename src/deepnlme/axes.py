@@ -52,7 +52,10 @@ class Names(Mapping[str, Any]):
 
     def _fix(self, name: str) -> str:
         if self._kind == "cov":
-            return f'Read it with read_nonmem(..., covariates=["{name}"]) or correct the spelling.'
+            return (
+                f'Read it with read_nonmem(..., covariates=["{name}"]), give it to virtual_population(covariates='
+                f'{{"{name}": ...}}), or correct the spelling.'
+            )
         return "Declare it or correct the spelling."
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -47,22 +47,40 @@ def with_times(population: Population, times: Any) -> Dense:
         DataError: Times that are not finite, negative or do not increase; an unknown subject; a subject whose clock
             goes back at a reset, so that a time may mean two things.
     """
-    starts, clock = population.starts, population.records.time
-    parts = []
-    for i, grid in enumerate(times_by_subject(population, times)):
-        if not len(grid):
-            continue
-        _check_clock(population, i)
-        begin, end = starts[i], starts[i + 1]
-        early = int((grid < clock[begin]).sum())
-        place = begin + np.searchsorted(clock[begin:end], grid, side="right")
-        # a reset before each early record, and one before the first record of the data
-        resets = [*range(early), *([early] if early else [])]
-        kind = np.insert(np.full(len(grid), OTHER), resets, RESET)
-        position = np.insert(place, resets, begin)
-        time = np.insert(grid, resets, [*grid[:early], *([clock[begin]] if early else [])])
-        parts.append((np.full(len(time), i), position, time, kind))
-    return insert(population, *(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return with_grids(population, times_by_subject(population, times))
+
+
+def with_grids(population: Population, grids: Sequence[np.ndarray]) -> Dense:
+    """As `with_times`, with the checked times of every subject ([S] arrays, some may be empty)."""
+    r, starts = population.records, population.starts
+    counts = np.array([len(grid) for grid in grids])
+    _check_clocks(population, counts > 0)
+    subject, time = np.repeat(np.arange(len(grids)), counts), np.concatenate(grids)
+    position = _places_after(r, subject, time)
+    first = r.time[starts[:-1]]
+    # a reset before each early record, and one before the first record of the data
+    early = np.flatnonzero(time < first[subject])
+    late = np.unique(subject[early])
+    new = [
+        np.concatenate([subject, subject[early], late]),
+        np.concatenate([position, position[early], starts[late]]),
+        np.concatenate([time, time[early], first[late]]),
+        np.concatenate([np.full(len(time), OTHER), np.full(len(early) + len(late), RESET)]),
+    ]
+    if len(early):
+        order = np.lexsort((new[3] != RESET, new[2], new[1], new[0]))
+        new = [column[order] for column in new]
+    return insert(population, *new)
+
+
+def _places_after(r: Records, subject: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """The record that comes next after all those of the subject up to the time, for each time (int64 [M])."""
+    new = np.concatenate([np.zeros(len(r), dtype=bool), np.ones(len(time), dtype=bool)])
+    order = np.lexsort((new, np.concatenate([r.time, time]), np.concatenate([r.subject, subject])))
+    before = np.cumsum(~new[order])
+    out = np.empty(len(new), dtype=np.int64)
+    out[order] = before
+    return out[new]
 
 
 def insert(
@@ -220,14 +238,13 @@ def _checked_times(times: Any, where: str) -> np.ndarray:
     return found
 
 
-def _check_clock(population: Population, i: int) -> None:
-    """Refuse a subject whose clock goes back."""
+def _check_clocks(population: Population, wanted: np.ndarray) -> None:
+    """Refuse subjects of those wanted (bool [S]) whose clock goes back."""
     r = population.records
-    begin, end = population.starts[i : i + 2]
-    back = np.flatnonzero(np.diff(r.time[begin:end]) < 0)
+    back = np.flatnonzero((np.diff(r.time) < 0) & (np.diff(r.subject) == 0) & wanted[r.subject[1:]])
     if len(back):
-        at = begin + back[0] + 1
-        where = f"subject {population.ids[i]}, row {r.row[at]} (EVID={r.evid[at]})"
+        at = back[0] + 1
+        where = f"subject {population.ids[r.subject[at]]}, row {r.row[at]} (EVID={r.evid[at]})"
         expected = f"The clock goes back there, from {r.time[at - 1]:g} to {r.time[at]:g}, so that a time may mean two"
         fix = "Use times=None and records with EVID=0 and MDV=1 where you want predictions"
         raise DataError(invalid("times", "times of a clock that restarts", expected, where, fix))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,12 @@ class Records:
         """Number of subjects, S."""
         return int(self.subject[-1]) + 1 if len(self) else 0
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """Offsets: the records of subject i are starts[i] .. starts[i+1]-1 (int64 [S+1])."""
-        return np.searchsorted(self.subject, np.arange(self.n_subjects + 1)).astype(np.int64)
+        found = np.searchsorted(self.subject, np.arange(self.n_subjects + 1)).astype(np.int64)
+        found.setflags(write=False)
+        return found
 
     @property
     def doses(self) -> np.ndarray:

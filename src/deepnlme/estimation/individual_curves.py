@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from deepnlme.data import Population
-from deepnlme.data.batch import Batch, Memory
-from deepnlme.data.events import padded_index
-from deepnlme.dynamics import ParallelInTime
 from deepnlme.errors import ModelError
 from deepnlme.estimation.intervals import Drawn, Shape, curves
 from deepnlme.estimation.posterior import Posterior, standard_draws
-from deepnlme.joint import Joint
-from deepnlme.joint.density import free_tensor
+from deepnlme.joint import Joint, Places, chunks, cost, evaluated
 from deepnlme.observation import Gaussian
 
 NUMBERS = 1_000_000
@@ -75,49 +68,6 @@ class Intervals:
         return ["PRED", "IPRED", *individual, *(["DV_LOW", "DV_HIGH"] if self.draws and self.residual else [])]
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where to predict.
-
-    Attributes:
-        population: One observation, of no meaning, for each place.
-        endpoints: Of the model.
-        dv: What was observed at each record, NaN if nothing (float64 [M]); None if the places are not of the data.
-        over: Values of covariates over the intervals, where they are not those of the records (float64 [M]).
-    """
-
-    population: Population
-    endpoints: tuple[str, ...]
-    dv: np.ndarray | None
-    over: dict[str, np.ndarray]
-
-    def table(self, columns: dict[str, np.ndarray], intervals: Intervals) -> pd.DataFrame:
-        """One row per place, in the order of the records, from values at the records [M]."""
-        r = self.population.records
-        rows = np.flatnonzero(r.observed)
-        data: dict[str, Any] = {"ID": [self.population.ids[i] for i in r.subject[rows]], "TIME": r.time[rows]}
-        if len(self.endpoints) > 1:
-            data["DVID"] = r.endpoint[rows].astype(object)
-        if self.dv is not None:
-            data["DV"] = self.dv[rows]
-        return pd.DataFrame(data | {name: columns[name][rows] for name in intervals.columns})
-
-    def joint(self, model: Any, part: slice, occasions: int) -> Joint:
-        """The model bound to some of the subjects."""
-        population = self.population
-        joint = Joint(model, population[part], occasions=occasions)
-        if self.over:
-            first = population.starts[part.start]
-            index = padded_index(joint.population.records.subject, len(joint.population))[0] + first
-            covariates = dict(joint.batch.covariates)
-            for name, value in self.over.items():
-                at, _ = covariates[name]
-                if at.shape[1] > 1:
-                    covariates[name] = (at, torch.tensor(value[index]))
-            joint.batch = replace(joint.batch, covariates=covariates)
-        return joint
-
-
 def predicted(
     fit: Any, places: Places, found: Posterior, occasions: int, intervals: Intervals
 ) -> dict[str, np.ndarray]:
@@ -125,16 +75,15 @@ def predicted(
     population = places.population
     out = {name: np.full(len(population.records), np.nan) for name in intervals.columns}
     standard = standard_draws(fit.model, occasions, intervals.draws, intervals.seed)
-    some = _some(fit, population, occasions)
-    places_of = np.bincount(population.records.subject[population.records.observed], minlength=len(population))
-    cost = _cost(fit.model, population, some, places_of)
-    size = np.maximum(cost * FIXED, places_of * (FIXED + intervals.draws))
+    some, counts = places.some(fit.model, occasions), places.counts
+    numbers = cost(fit.model, len(some.compartments), population, counts)
+    size = np.maximum(numbers * FIXED, counts * (FIXED + intervals.draws))
     if intervals.draws and intervals.residual and not _normal(fit, some):
         size[:] = np.inf  # observations drawn for one subject must not depend on the others
-    for part in _chunks(size):
+    for part in chunks(size, NUMBERS):
         joint = places.joint(fit.model, part, occasions)
         own = found.take(np.arange(part.start, part.stop))
-        rows = max(1, int(NUMBERS / (cost[part].max() * (part.stop - part.start))))
+        rows = max(1, int(NUMBERS / (numbers[part].max() * (part.stop - part.start))))
         columns = _columns(fit, joint, own.mode, own.draws(standard), intervals, rows)
         for name, sl in joint.batch.slices.items():
             valid = joint.batch.slot_valid[:, sl]
@@ -145,40 +94,10 @@ def predicted(
     return out
 
 
-def _some(fit: Any, population: Population, occasions: int) -> Joint:
-    """The model bound to a few subjects that have all the endpoints between them."""
-    r = population.records
-    places = np.flatnonzero(r.observed)
-    first = np.unique(r.endpoint[places], return_index=True)[1]
-    return Joint(fit.model, population[np.unique(r.subject[places[first]])], occasions=occasions)
-
-
 def _normal(fit: Any, joint: Joint) -> bool:
     """Whether every endpoint is normal on some scale."""
-    found, _ = _distributions(fit, joint, np.zeros((len(joint.population), 1, joint.k)))
-    return all(isinstance(distribution, Gaussian) for distribution in found.values())
-
-
-def _cost(model: Any, population: Population, joint: Joint, places: np.ndarray) -> np.ndarray:
-    """Numbers in the largest tensor that one copy of each subject with so many places [S] needs, [S]."""
-    r, s, places = population.records, len(population), np.maximum(places, 1)
-    doses = np.bincount(r.subject[r.doses], weights=1 + r.addl[r.doses], minlength=s)
-    if not model.is_ode:
-        return places * np.maximum(doses, 1.0)
-    size = len(joint.compartments)
-    per_step = (model.solver.stages * size) ** 2 / 3 if isinstance(model.solver, ParallelInTime) else 10.0 * size
-    return (places + doses) * per_step
-
-
-def _chunks(size: np.ndarray) -> Iterator[slice]:
-    """Consecutive subjects, few enough to keep tensors below NUMBERS, but at least one."""
-    start, largest = 0, 0.0
-    for i, own in enumerate(size):
-        if i > start and max(largest, own) * (i + 1 - start) > NUMBERS:
-            yield slice(start, i)
-            start, largest = i, 0.0
-        largest = max(largest, own)
-    yield slice(start, len(size))
+    found, _ = evaluated(joint, fit.free, np.zeros((len(joint.population), 1, joint.k)), fit.options.device)
+    return all(isinstance(distribution, Gaussian) for distribution in found.distributions.values())
 
 
 def _columns(
@@ -199,11 +118,13 @@ def _columns(
         sl = joint.batch.slices[name]
         return len(mode), copies, sl.stop - sl.start
 
-    fixed, batch = _distributions(fit, joint, np.stack([np.zeros_like(mode), mode], 1))
+    first, batch = evaluated(joint, fit.free, np.stack([np.zeros_like(mode), mode], 1), fit.options.device)
+    fixed = first.distributions
     drawn: dict[str, list[Drawn]] = {name: [] for name in fixed}
     for start in range(0, draws.shape[1], copies):
         z = draws[:, start : start + copies]
-        for name, distribution in _distributions(fit, joint, z, batch)[0].items():
+        found, _ = evaluated(joint, fit.free, z, fit.options.device, batch)
+        for name, distribution in found.distributions.items():
             part = Drawn.of(distribution, shape(name, z.shape[1]), intervals.samples, intervals.seed + start)
             drawn[name].append(part)
     out = {}
@@ -215,30 +136,3 @@ def _columns(
             ends += [whole.observed(p) for p in intervals.tails] if intervals.residual else []
             out[name].update(zip(intervals.columns[FIXED:], ends, strict=True))
     return out
-
-
-def _distributions(fit: Any, joint: Joint, z: np.ndarray, near: Batch | None = None) -> tuple[dict[str, Any], Batch]:
-    """Distribution of every endpoint for C copies of each subject with random effects z [S, C, k]: [1, S * C, N].
-
-    Args:
-        fit: The fit.
-        joint: S subjects.
-        z: Whitened random effects.
-        near: The batch of another call, from the last copies of which solvers of differential equations start.
-
-    Returns:
-        By name; and the batch.
-    """
-    s, copies, k = z.shape
-    index = torch.arange(s).repeat_interleave(copies)
-    parent = None
-    if near is not None and near.memory is not None:
-        last = near.rows // s - 1
-        parent = (near.memory, (index * (last + 1) + last).to(near.device))
-    batch = joint.batch.take(index).to(fit.options.device)
-    own = torch.arange(s * copies, device=batch.device)
-    batch = replace(batch, memory=Memory(s * copies, parent=parent), place=own)
-    with torch.no_grad():
-        values = joint.space.values(free_tensor(fit.free, s * copies).to(batch.device))
-        effects = torch.tensor(z.reshape(1, s * copies, k), device=batch.device)
-        return joint.individuals(values, effects, batch, order=0).distributions, batch

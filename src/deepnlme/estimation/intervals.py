@@ -11,8 +11,8 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from deepnlme.errors import ModelError
 from deepnlme.observation import Gaussian
+from deepnlme.observation.sampling import sample
 
 Shape = tuple[int, int, int]
 """(S, C, N): subjects, copies of each, places."""
@@ -94,15 +94,8 @@ def _sampled(distribution: Any, shape: Shape, samples: int, seed: int) -> Tensor
     s, d, n = shape
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            drawn = distribution.sample((samples,))
-        except (AttributeError, NotImplementedError):
-            raise ModelError(
-                f"Invalid `residual`: got True, but {type(distribution).__name__} has no `sample`. "
-                "Use residual=False for the interval of the individual curve alone."
-            ) from None
-    drawn = drawn.to(torch.float64).expand(samples, 1, s * d, n).reshape(samples, s, d, n)
-    return drawn.transpose(0, 1).reshape(s, samples * d, n)
+        drawn = sample(distribution, (1, s * d, n), samples)
+    return drawn.reshape(samples, s, d, n).transpose(0, 1).reshape(s, samples * d, n)
 
 
 def quantile(values: Tensor, probability: float, discrete: bool = False) -> Tensor:

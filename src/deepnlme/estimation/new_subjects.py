@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 
 from deepnlme.data import Population, Subject
-from deepnlme.data.dense import requested, times_by_subject, with_times
+from deepnlme.data.dense import times_by_subject
 from deepnlme.data.events import occasion_numbers
-from deepnlme.data.layout import endpoint_index
 from deepnlme.errors import DataError, invalid
 from deepnlme.estimation.coding import coded
-from deepnlme.estimation.individual_curves import Intervals, Places, predicted
+from deepnlme.estimation.individual_curves import Intervals, predicted
 from deepnlme.estimation.inner import EBEStatus
 from deepnlme.estimation.posterior import own_posterior, posterior
-from deepnlme.joint import Joint
+from deepnlme.joint import Joint, Places
 
 
 def predict_subjects(fit: Any, population: Population | None, times: Any, intervals: Intervals) -> pd.DataFrame:
@@ -40,53 +39,27 @@ def predict_subjects(fit: Any, population: Population | None, times: Any, interv
     if isinstance(times, Mapping):
         who = np.flatnonzero([len(grid) > 0 for grid in times_by_subject(everyone, times)])
         everyone = everyone[who]
-    places = _places(fit, everyone, times)
+    places = Places.find(everyone, Joint(fit.model, everyone[:1]), times)
     if own:
         occasions, found = fit.joint.occasions, own_posterior(fit).take(who)
     else:
         occasions = int(occasion_numbers(everyone.records).max()) + 1 if everyone.occasions else 1
         found = posterior(fit, everyone, occasions)
-    table = places.table(predicted(fit, places, found, occasions, intervals), intervals)
+    table = _table(everyone, places, predicted(fit, places, found, occasions, intervals), fit.joint.endpoints)
     _warn(everyone.ids, found.status, table)
     return table
 
 
-def _places(fit: Any, population: Population, times: Any) -> Places:
-    """The places asked for, each endpoint of the model one."""
-    joint = Joint(fit.model, population[:1])
-    if times is None:
-        request, source = requested(population, joint.endpoints, _wanted(population, joint))
-        r = population.records
-        return Places(request, joint.endpoints, np.where(r.observed, r.dv, np.nan)[source], {})
-    dense = with_times(population, times)
-    wanted = np.repeat(dense.asked[:, None], len(joint.endpoints), 1)
-    request, source = requested(dense.population, joint.endpoints, wanted)
-    return Places(request, joint.endpoints, None, {name: value[source] for name, value in dense.over.items()})
-
-
-def _wanted(population: Population, joint: Joint) -> np.ndarray:
-    """Endpoints to predict at each record with EVID=0: its own, or all if it observes none and names none, [N, E]."""
-    r, names = population.records, joint.endpoints
-    wanted = np.zeros((len(r), len(names)), dtype=bool)
-    index = endpoint_index(population, joint.layout)
-    seen = np.flatnonzero(index >= 0)
-    wanted[seen, index[seen]] = True
-    missing = (r.evid == 0) & ~r.observed
-    for text in np.unique(r.endpoint[missing]):
-        rows = np.flatnonzero(missing & (r.endpoint == text))
-        if text in names:
-            wanted[rows, names.index(text)] = True
-        elif text.isdigit() and 1 <= int(text) <= len(names):
-            wanted[rows, int(text) - 1] = True
-        elif text in ("", "0") or len(names) == 1:
-            wanted[rows] = True
-        else:
-            where = f"subject {population.ids[r.subject[rows[0]]]}, row {r.row[rows[0]]} (time {r.time[rows[0]]:g})"
-            raise DataError(invalid("endpoint", repr(str(text)), f"The model has {', '.join(names)}", where))
-    if not wanted.any():
-        fix = "Give times=, or records with EVID=0 and MDV=1 where you want predictions"
-        raise DataError(invalid("times", "None", "The population has no record with EVID=0 to predict", fix=fix))
-    return wanted
+def _table(population: Population, places: Places, columns: dict[str, np.ndarray], endpoints: tuple) -> pd.DataFrame:
+    """One row per place, in the order of the records, from values at the records [M]."""
+    r, rows = places.population.records, places.rows
+    data: dict[str, Any] = {"ID": [population.ids[i] for i in r.subject[rows]], "TIME": r.time[rows]}
+    if len(endpoints) > 1:
+        data["DVID"] = r.endpoint[rows].astype(object)
+    if places.source is not None:
+        own = population.records
+        data["DV"] = np.where(own.observed, own.dv, np.nan)[places.source[rows]]
+    return pd.DataFrame(data | {name: column[rows] for name, column in columns.items()})
 
 
 def _checked(population: Any) -> Population:
