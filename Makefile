@@ -34,9 +34,6 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	$(PIP) -e ".[dev]"
-	# For its files alone (NONMEM's data and output of the phenobarbital example, read by tests/reference): without its
-	# dependencies it cannot be imported, and need not be.
-	$(PIP) --no-deps pharmpy-core==2.1.1
 	@touch $@
 
 test: $(STAMP)

@@ -116,10 +116,10 @@ def draw(args: argparse.Namespace, name: str, fit: dn.Fit, **how: Any) -> None:
     from deepnlme import plots
 
     pictures = {
-        "goodness_of_fit": plots.goodness_of_fit(fit, **how),
-        "individual_fits": plots.individual_fits(fit, **how),
-        "eta_distributions": plots.eta_distributions(fit),
-        "convergence": plots.convergence(fit),
+        "goodness_of_fit": plots.plot_goodness_of_fit(fit, **how),
+        "individual_fits": plots.plot_individual_fits(fit, **how),
+        "eta_distributions": plots.plot_eta_distributions(fit),
+        "convergence": plots.plot_convergence(fit),
     }
     save(args, {f"{name}_{kind}": figure for kind, figure in pictures.items()})
 

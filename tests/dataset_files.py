@@ -32,7 +32,7 @@ def pharmpy_file(name: str) -> Path:
     try:
         listed = files("pharmpy-core") or []
     except PackageNotFoundError:
-        pytest.skip("pharmpy-core is not installed: pip install --no-deps pharmpy-core==2.1.1 (its files are enough)")
+        pytest.skip("pharmpy-core is not installed: pip install 'deepnlme[nonmem]'")
     for path in listed:
         if path.as_posix().endswith(f"pharmpy/internals/example_models/{name}"):
             return Path(str(path.locate()))

@@ -13,7 +13,8 @@ import deepnlme as dn
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
 SIMULATED = ("deep_nlme", "mixed_effects_network", "neural_covariates", "universal_differential_equation")
-SCRIPTS = sorted({path.stem for path in MODELS.glob("[!_]*.py")} - {*SIMULATED, "neural_absorption"})
+OTHERS = ("neural_absorption", "virtual_trial", "compare_with_nonmem")  # scripts on data that another script introduces
+SCRIPTS = sorted({path.stem for path in MODELS.glob("[!_]*.py")} - {*SIMULATED, *OTHERS})
 
 
 def run(name: str, *options: str) -> subprocess.CompletedProcess:
@@ -92,6 +93,22 @@ def test_phenobarbital_is_nonmems_example(tmp_path):
     for name, (value, error) in published.items():
         assert found["estimates"][name] == pytest.approx(value, rel=2e-4)
         assert found["se"][name] == pytest.approx(error, rel=0.02)
+
+
+def test_compare_with_nonmem(quick):
+    """NONMEM 7.5.1, pheno.mod (pharmpy-core 2.1.1): OFV, estimates, and a table printed to five digits."""
+    pytest.importorskip("pharmpy", reason="pharmpy-core reads the run: pip install 'deepnlme[nonmem]'")
+    found, printed = quick("compare_with_nonmem")
+    assert found["nonmem"]["ofv"] == pytest.approx(586.27605628520962, rel=1e-12)
+    assert found["nonmem"]["ofv_here"] == pytest.approx(found["nonmem"]["ofv"], abs=1e-6)
+    assert found["ofv"] == pytest.approx(found["nonmem"]["ofv"], abs=1e-3)
+    for name, value in found["nonmem"]["estimates"].items():
+        assert found["estimates"][name] == pytest.approx(value, rel=2e-4)
+        assert found["se"][name] == pytest.approx(found["nonmem"]["se"][name], rel=1e-3)
+    most = {"OFV": 1e-6, "OFV of a subject": 5e-5, "EBE": 2e-6, "PRED": 6e-4, "IPRED": 6e-4, "RES": 6e-4, "CWRES": 3e-4}
+    assert found["differences"].keys() == most.keys()
+    assert all(found["differences"][name] < limit for name, limit in most.items())
+    assert "they agree" in printed
 
 
 def test_indomethacin(quick):
@@ -229,3 +246,16 @@ def test_pictures_and_another_method(tmp_path):
         f"indomethacin_{kind}.png"
         for kind in ("convergence", "eta_distributions", "goodness_of_fit", "individual_fits")
     ]
+
+
+def test_virtual_trial(quick):
+    """Clearance is log-normal with sd 0.26: at best 81 % have an average within a factor of two."""
+    found, printed = quick("virtual_trial")
+    doses = {row["DOSE"]: row for row in found["attainment"]["doses"]}
+    assert found["recommended"] in (3.0, 3.5) and "Recommended dose: 3" in printed
+    assert 0.70 < max(row["PROPORTION"] for row in doses.values()) < 0.84
+    assert all(row["REP_LOW"] < row["PROPORTION"] < row["REP_HIGH"] for row in doses.values())
+    fixed, measured = (
+        {row["arm"]: row["PROPORTION"] for row in found["attainment"][name]} for name in ("arms", "measured")
+    )
+    assert fixed["flat"] < fixed["mg/kg"] < 0.9 < 0.95 < min(measured.values())

@@ -10,7 +10,7 @@ from torch import exp
 import contract_models as cm
 import deepnlme as dn
 from deepnlme.joint import Joint
-from deepnlme.simulation import design, engine
+from deepnlme.simulation import design
 
 QUIET = dn.Options(progress=False)
 
@@ -280,7 +280,6 @@ def test_chunks_change_nothing(monkeypatch):
     whole = dn.simulate(Everything(), population, times, replicates=5, seed=2)
     for budget in (1, 40, 500):
         monkeypatch.setattr(design, "NUMBERS", budget)
-        monkeypatch.setattr(engine, "NUMBERS", budget)
         parts = dn.simulate(Everything(), population, times, replicates=5, seed=2)
         np.testing.assert_allclose(parts.ipred, whole.ipred, rtol=1e-12)
         np.testing.assert_allclose(parts.dv, whole.dv, rtol=1e-12)

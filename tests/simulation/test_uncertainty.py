@@ -88,6 +88,46 @@ def test_tables_of_draws(fit):
     np.testing.assert_array_equal(held.dv, sim.dv)
 
 
+def test_a_bootstrap_and_sir(fit):
+    for found in (dn.bootstrap(fit, 4, progress=False), dn.sir(fit, 40, 4, progress=False)):
+        sim = dn.simulate(fit, fit.population, uncertainty=found)
+        assert sim.replicates == 4
+        pd.testing.assert_frame_equal(
+            sim.parameters.reset_index(drop=True)[list(found.draws)], found.draws, check_names=False, rtol=1e-12
+        )
+        np.testing.assert_allclose(dn.simulate(fit, fit.population, uncertainty=found.draws).dv, sim.dv, rtol=1e-9)
+    other = dn.evaluate_ofv(Theophylline(cl=dn.Positive(2.0, fixed=True)), fit.population)
+    with pytest.raises(dn.ModelError, match=r"got draws of `cl`, which is fixed at 2\. Leave"):
+        dn.simulate(other, fit.population, uncertainty=dn.bootstrap(fit, 2, progress=False))
+
+
+class Learned(Theophylline):
+    """The same with a network that bends clearance."""
+
+    net = dn.MLP(1, (2,), prior=dn.L2(1.0))
+
+    def individual(self, theta, eta, cov):
+        out = super().individual(theta, eta, cov)
+        return {**out, "cl": out["cl"] * exp(theta.net(eta.v))}
+
+
+def test_draws_of_weights(fit):
+    """A bootstrap of a model with a network has weights of its own in every draw."""
+    learned = dn.fit(Learned(), fit.population, options=dn.Options(progress=False, max_iterations=5))
+    found = dn.bootstrap(learned, 2, keep_failed=True, progress=False)
+    sim = dn.simulate(learned, fit.population, uncertainty=found, seed=1)
+    bent = {}
+    for free in found.free_draws:
+        weights = free[learned.joint.space.weights["net"]]
+        bent[len(bent)] = weights
+    cl = sim.individual["cl"]
+    for r, weights in bent.items():
+        at = dn.evaluate_ofv(learned.model, fit.population, at={"net": weights})
+        factor = np.exp(at.networks["net"](sim.eta[r, :, 2]))
+        expected = found.draws["cl"].iloc[r] * np.exp(sim.eta[r, :, 1]) * factor
+        np.testing.assert_allclose(cl[r], expected, rtol=1e-10)
+
+
 def test_a_table_at_the_estimates_changes_nothing(fit):
     table = pd.DataFrame([{n: fit.estimates[n] for n in fit.joint.space.names}] * 2)
     a, b = dn.simulate(fit, fit.population, uncertainty=table), dn.simulate(fit, fit.population, replicates=2)

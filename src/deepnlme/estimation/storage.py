@@ -61,7 +61,7 @@ def fingerprint(population: Population) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, head: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def write(path: Path, head: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write to a temporary file first, so that an interruption never leaves half a file."""
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "wb") as file:
@@ -129,7 +129,8 @@ def _prior(prior: Any) -> str:
     return type(prior).__name__ if " at 0x" in repr(prior) else repr(prior)
 
 
-def _head(model: Model, population: Population, method: Method) -> dict[str, Any]:
+def heading_of(model: Model, population: Population, method: Method) -> dict[str, Any]:
+    """What a file is of: the model, the data and the method."""
     return {
         "format": FORMAT,
         "model": type(model).__name__,
@@ -162,7 +163,7 @@ def check(head: dict[str, Any], model: Model, population: Population, path: Path
 
 def save_fit(fit: Any, path: str | Path) -> None:
     """Write a fit."""
-    head = _head(fit.model, fit.population, fit.method)
+    head = heading_of(fit.model, fit.population, fit.method)
     options = {f.name: getattr(fit.options, f.name) for f in dataclasses.fields(fit.options)}
     options["held_out"] = options["held_out"] if isinstance(options["held_out"], float) else None
     options["checkpoint"] = str(options["checkpoint"]) if options["checkpoint"] is not None else None
@@ -185,7 +186,7 @@ def save_fit(fit: Any, path: str | Path) -> None:
     arrays |= {f"evaluation.{f}": getattr(fit.evaluation, f) for f in Evaluation.__dataclass_fields__}
     if fit.covariance is not None:
         arrays |= {f"covariance.{f}": getattr(fit.covariance, f) for f in ("r", "s", "free", "natural")}
-    _write(Path(path), head, arrays)
+    write(Path(path), head, arrays)
 
 
 @contextmanager
@@ -234,7 +235,7 @@ class Checkpoint:
         if path is None:
             return None
         joint = objective.joint
-        made = cls(Path(path), _head(joint.model, joint.population, objective.method))
+        made = cls(Path(path), heading_of(joint.model, joint.population, objective.method))
         if not made.path.parent.is_dir():
             raise ModelError(
                 f"Invalid `checkpoint`: got {path}, but there is no folder {made.path.parent}. Make it first."
@@ -253,4 +254,4 @@ class Checkpoint:
         value = float(evaluation.value[0])
         if value <= self.value:
             self.value = value
-            _write(self.path, self.head, {"u": u, "z": evaluation.z[0], "value": evaluation.value[:1]})
+            write(self.path, self.head, {"u": u, "z": evaluation.z[0], "value": evaluation.value[:1]})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE) -> Figure:
+def plot_convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = None, width: float = DOUBLE) -> Figure:
     """The learning curve: OFV and expected further improvement, per iteration.
 
     With subjects kept aside (`Options.held_out`) the first panel shows the OFV per subject of those fitted and of those

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from deepnlme.data import Population, Records
@@ -15,6 +18,7 @@ from deepnlme.estimation import Fit
 from deepnlme.joint import Joint
 from deepnlme.model import Model
 from deepnlme.observation import Gaussian
+from deepnlme.plots.doses import Doses, doses_of
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class Curve:
         time: [T], in the order of the records (a reset may turn it back).
         pred: [T] at eta = 0.
         ipred: [T] at the empirical Bayes estimates.
+        doses: Of the subject, at the empirical Bayes estimates.
     """
 
     time: np.ndarray
     pred: np.ndarray
     ipred: np.ndarray
+    doses: Doses
 
 
 def curves(fit: Fit, positions: np.ndarray, endpoint: str, points: int = 200) -> list[Curve]:
@@ -52,8 +58,30 @@ def curves(fit: Fit, positions: np.ndarray, endpoint: str, points: int = 200) ->
     values = joint.space.values(torch.tensor(fit.free, dtype=torch.float64).expand(1, len(dense), -1))
     at, zero = torch.tensor(z).unsqueeze(0), torch.zeros(1, *z.shape, dtype=torch.float64)
     ipred, pred = _at_records(joint, values, at, endpoint), _at_records(joint, values, zero, endpoint)
-    starts, time = dense.starts, dense.records.time
-    return [Curve(time[a:b], pred[i, : b - a], ipred[i, : b - a]) for i, (a, b) in enumerate(pairwise(starts))]
+    starts, time, doses = dense.starts, dense.records.time, doses_of(joint, values, at)
+    return [
+        Curve(time[a:b], pred[i, : b - a], ipred[i, : b - a], doses[i]) for i, (a, b) in enumerate(pairwise(starts))
+    ]
+
+
+def bands(fit: Fit, ids: Sequence[Any], endpoint: str, drawn: Sequence[Curve], level: float) -> list[pd.DataFrame]:
+    """TIME IPRED_LOW IPRED_HIGH DV_LOW DV_HIGH of each subject, at the times of its curve (`Fit.predict`).
+
+    A dose makes a step: there is a time just before it.
+
+    Raises:
+        DataError: A subject whose clock goes back at a reset.
+        ModelError: A level out of range.
+    """
+    times = {}
+    for id, curve in zip(ids, drawn, strict=True):
+        grid = np.unique(curve.time)
+        steps = curve.doses.given[np.isin(curve.doses.given, grid[1:])]
+        times[id] = np.unique(np.concatenate([grid, steps - 1e-7 * (grid[-1] - grid[0])]))
+    table = fit.predict(times=times, level=level)
+    if "DVID" in table:
+        table = table.loc[table["DVID"] == endpoint]
+    return [table.loc[table["ID"] == id] for id in ids]
 
 
 def _only(model: Model, endpoint: str) -> Model:

@@ -1,4 +1,4 @@
-"""Goodness of fit: observations against predictions, residuals against time and prediction."""
+"""Goodness of fit: observations against predictions, residuals against time, prediction and the normal distribution."""
 
 from __future__ import annotations
 
@@ -8,33 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
+from deepnlme.plots.panels import Z95, check_scale, dots, levels, log_axis, note, say, smooth_line
 from deepnlme.plots.quantities import endpoint_of, name_of, observations_of, units_of
-from deepnlme.plots.smooth import local_linear
-from deepnlme.plots.style import (
-    BLACK,
-    BLUE,
-    DOUBLE,
-    GREY,
-    MANY,
-    VERMILION,
-    axes_for,
-    legend_above,
-    row_height,
-    style,
-    with_unit,
-)
+from deepnlme.plots.style import BLACK, DOUBLE, GREY, axes_for, legend_above, row_height, style, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Z95 = 1.959964
-"""Standard normal residuals lie within +-Z95 with probability 0.95."""
+MEAN_ABSOLUTE = np.sqrt(2.0 / np.pi)
+"""Mean of |e| for e ~ N(0, 1)."""
 
 
-def goodness_of_fit(
+def plot_goodness_of_fit(
     fit: Fit,
     *,
     endpoint: str | None = None,
@@ -43,10 +30,12 @@ def goodness_of_fit(
     axes: Sequence[Axes] | np.ndarray | None = None,
     width: float = DOUBLE,
 ) -> Figure:
-    """DV against PRED and IPRED, CWRES against TIME and PRED.
+    """DV against PRED and IPRED; CWRES against TIME, PRED and the normal distribution; abs(IWRES) against IPRED.
 
     Dots are observations, hollow triangles the limits of censored ones (which have no residual). The red line is a
-    local linear smooth; the grey ones are identity, zero and the 95% range of a standard normal residual.
+    local linear smooth. Grey lines are what a right model gives: identity; mean and 95% range of standard normal
+    residuals (of their absolute value: 0.80 and 1.96). In the last panel the quantiles of CWRES stand against those of
+    N(0, 1), with the band in which each of them lies with probability 0.95 if CWRES are independent.
 
     Args:
         fit: The fit.
@@ -54,31 +43,32 @@ def goodness_of_fit(
         scale: "linear" or "log" for observations and predictions. On "log", pairs that are not positive are not
             shown; the panel says how many.
         units: Units by "time" and "dv", where the declarations do not tell them.
-        axes: Four axes to draw into, in the order above.
+        axes: Six axes to draw into: DV-PRED, DV-IPRED, CWRES-TIME, CWRES-PRED, abs(IWRES)-IPRED, quantiles of CWRES.
         width: Width of a new figure [mm].
 
     Returns:
         The figure.
 
     Raises:
-        ModelError: Unknown endpoint, unit or scale, or fewer than four axes.
+        ModelError: Unknown endpoint, unit or scale, or fewer than six axes.
         MissingExtraError: matplotlib is not installed.
     """
-    if scale not in ("linear", "log"):
-        raise ModelError(f'Invalid `scale`: got {scale!r}, expected "linear" or "log".')
+    check_scale(scale)
     endpoint = endpoint_of(fit, endpoint)
     unit = units_of(fit, endpoint, units)
     table = observations_of(fit, endpoint)
     with style():
-        figure, panels = axes_for(axes, 4, 2, width, row_height(0.36 * width))
+        columns = 3 if width > 120 else 2
+        figure, panels = axes_for(axes, 6, columns, width, row_height(0.31 * width))
         for ax, column in ((panels[0], "PRED"), (panels[1], "IPRED")):
             _against_prediction(ax, table, column, scale)
-            ax.set_xlabel(with_unit(column, unit["dv"]))
             ax.set_ylabel(with_unit(name_of(fit, endpoint), unit["dv"]))
         _residuals(panels[2], table, "TIME", "linear")
-        panels[2].set_xlabel(with_unit("Time", unit["time"]))
         _residuals(panels[3], table, "PRED", scale)
-        panels[3].set_xlabel(with_unit("PRED", unit["dv"]))
+        _absolute(panels[4], table, scale)
+        _quantiles(panels[5], table)
+        for ax, column in zip(panels, ("PRED", "IPRED", "Time", "PRED", "IPRED"), strict=False):
+            ax.set_xlabel(with_unit(column, unit["time" if column == "Time" else "dv"]))
         legend_above(figure, panels, axes is None)
     return figure
 
@@ -92,19 +82,8 @@ def _against_prediction(ax: Axes, table: pd.DataFrame, column: str, scale: str) 
     shown = np.isfinite(x) & np.isfinite(y)
     if scale == "log":
         shown &= (x > 0) & (y > 0)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        _say_hidden(ax, len(x) - int(shown.sum()))
-    ax.plot(
-        x[shown & ~censored],
-        y[shown & ~censored],
-        "o",
-        color=BLUE,
-        alpha=0.5,
-        mew=0,
-        rasterized=len(x) > MANY,
-        label="observed",
-    )
+        note(ax, _hidden(len(x) - int(shown.sum())))
+    dots(ax, x[shown & ~censored], y[shown & ~censored])
     if censored.any():
         which = shown & censored
         ax.plot(x[which], y[which], "v", mfc="none", mec=BLACK, mew=0.6, label="censored")
@@ -112,42 +91,75 @@ def _against_prediction(ax: Axes, table: pd.DataFrame, column: str, scale: str) 
         both = np.concatenate([x[shown], y[shown]])
         ends = np.array([both.min(), both.max()])
         ax.plot(ends, ends, color=GREY, lw=0.8, zorder=1, label="identity")
-    _smooth(ax, x[shown & ~censored], y[shown & ~censored], scale, both_scaled=True)
+    smooth_line(ax, x[shown & ~censored], y[shown & ~censored], scale == "log", scale == "log")
+    if scale == "log":
+        log_axis(ax, "x")
+        log_axis(ax, "y")
+
+
+def _pairs(ax: Axes, table: pd.DataFrame, column: str, residual: str, scale: str) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and residuals that can be shown; the panel says how many cannot, or why there are none."""
+    x, y = table[column].to_numpy(float), table[residual].to_numpy(float)
+    shown = np.isfinite(x) & np.isfinite(y)
+    if not shown.any():
+        say(ax, f"no {residual}:\nthe endpoint is not normal" if len(table) else "no observation")
+    elif scale == "log":
+        positive = shown & (x > 0)
+        note(ax, _hidden(int(shown.sum() - positive.sum())))
+        shown = positive
+    return x[shown], y[shown]
+
+
+def _hidden(count: int) -> str:
+    return f"{count} not positive, not shown" if count else ""
 
 
 def _residuals(ax: Axes, table: pd.DataFrame, column: str, scale: str) -> None:
-    x, y = table[column].to_numpy(float), table["CWRES"].to_numpy(float)
-    shown = np.isfinite(x) & np.isfinite(y)
     ax.set_ylabel("CWRES")
-    if not shown.any():
-        ax.text(0.5, 0.5, "no CWRES: the endpoint is not normal", transform=ax.transAxes, ha="center", va="center")
+    x, y = _pairs(ax, table, column, "CWRES", scale)
+    if not len(x):
         return
-    if scale == "log":
-        positive = shown & (x > 0)
-        ax.set_xscale("log")
-        _say_hidden(ax, int(shown.sum() - positive.sum()))
-        shown = positive
-    for level, dashes in ((0.0, "-"), (Z95, "--"), (-Z95, "--")):
-        ax.axhline(level, color=GREY, lw=0.8, ls=dashes, zorder=1)
-    ax.plot(x[shown], y[shown], "o", color=BLUE, alpha=0.5, mew=0, rasterized=len(x) > MANY, label="observed")
-    bound = max(4.0, 1.08 * float(np.abs(y[shown]).max(initial=0.0)))
+    levels(ax, 0.0, Z95, -Z95)
+    dots(ax, x, y)
+    bound = max(4.0, 1.08 * float(np.abs(y).max()))
     ax.set_ylim(-bound, bound)
-    _smooth(ax, x[shown], y[shown], scale, both_scaled=False)
+    smooth_line(ax, x, y, scale == "log")
+    if scale == "log":
+        log_axis(ax, "x")
 
 
-def _say_hidden(ax: Axes, hidden: int) -> None:
-    if hidden:
-        ax.text(
-            0.98, 0.02, f"{hidden} not positive, not shown", transform=ax.transAxes, ha="right", va="bottom",
-            fontsize=6, color=GREY,
-        )  # fmt: skip
-
-
-def _smooth(ax: Axes, x: np.ndarray, y: np.ndarray, scale: str, both_scaled: bool) -> None:
-    if len(np.unique(x)) < 5:
+def _absolute(ax: Axes, table: pd.DataFrame, scale: str) -> None:
+    """The size of residuals: a slope says that the residual error depends on the prediction otherwise than assumed."""
+    ax.set_ylabel("|IWRES|")
+    x, y = _pairs(ax, table, "IPRED", "IWRES", scale)
+    if not len(x):
         return
-    log = scale == "log"
-    u, v = (np.log(x) if log else x), (np.log(y) if log and both_scaled else y)
-    at = np.linspace(u.min(), u.max(), 100)
-    line = local_linear(u, v, at)
-    ax.plot(np.exp(at) if log else at, np.exp(line) if log and both_scaled else line, color=VERMILION, label="smooth")
+    y = np.abs(y)
+    levels(ax, MEAN_ABSOLUTE, Z95)
+    dots(ax, x, y)
+    ax.set_ylim(0.0, max(3.0, 1.08 * float(y.max())))
+    smooth_line(ax, x, y, scale == "log")
+    if scale == "log":
+        log_axis(ax, "x")
+
+
+def _quantiles(ax: Axes, table: pd.DataFrame) -> None:
+    """Ordered residuals against the normal quantiles (i - 1/2)/n, with the 95% range of each order statistic."""
+    from scipy.special import betaincinv, ndtri
+
+    ax.set_xlabel("N(0, 1) quantile")
+    ax.set_ylabel("CWRES")
+    y = np.sort(table["CWRES"].to_numpy(float))
+    y = y[np.isfinite(y)]
+    n = len(y)
+    if n < 2:
+        say(ax, "too few CWRES" if n or not len(table) else "no CWRES:\nthe endpoint is not normal")
+        return
+    half = np.unique(np.geomspace(1, max(n // 2, 1), 60).astype(int))
+    rank = np.unique(np.concatenate([half, n + 1 - half]))
+    ends = [ndtri(betaincinv(rank, n + 1 - rank, p)) for p in (0.025, 0.975)]
+    at = ndtri((rank - 0.5) / n)
+    ax.fill_between(at, *ends, color=GREY, alpha=0.25, lw=0, zorder=0, label="95% band")
+    ax.plot(at[[0, -1]], at[[0, -1]], color=GREY, lw=0.8, zorder=1, label="identity")
+    dots(ax, ndtri((np.arange(n) + 0.5) / n), y)
+    note(ax, f"mean {round(y.mean(), 2) + 0.0:.2f}, sd {y.std(ddof=1):.2f}")

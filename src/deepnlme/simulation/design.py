@@ -19,7 +19,14 @@ from deepnlme.joint import Joint, Places, calibrated, chunks, cost
 from deepnlme.model import Model
 
 NUMBERS = 200_000
-"""Numbers per tensor in one chunk of subjects and replicates (bounds memory)."""
+"""Numbers per tensor in one chunk of subjects and replicates (bounds memory); fits the cache of a processor."""
+EQUATIONS = 5
+"""Times as many with differential equations, whose every solution has a fixed cost."""
+
+
+def budget(model: Model) -> int:
+    """Numbers per tensor in one chunk."""
+    return NUMBERS * (EQUATIONS if model.is_ode else 1)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ class Design:
         """Chunks of subjects, small enough for one replicate: first subject, first row, and their places."""
         setting, starts = self.setting, np.cumsum([0, *self.counts])
         size = cost(setting.model, len(setting.probe.compartments), setting.population, self.counts)
-        for part in tqdm(list(chunks(size, NUMBERS)), desc="simulating", unit="part", delay=2.0, leave=False):
+        cut = list(chunks(size, budget(setting.model)))
+        for part in tqdm(cut, desc="simulating", unit="part", delay=2.0, leave=False):
             population = setting.population[part]
             if self.grids is None:
                 places = Places.find(population, setting.probe)

@@ -13,7 +13,7 @@ from deepnlme.joint import Individual, Joint, Places, cost, evaluated
 from deepnlme.observation import Gaussian
 from deepnlme.observation.sampling import sample
 from deepnlme.simulation.adaptive import Doses
-from deepnlme.simulation.design import NUMBERS, Design, Setting
+from deepnlme.simulation.design import Design, Setting, budget
 
 
 class Engine:
@@ -59,7 +59,7 @@ class Engine:
         joint = places.joint(setting.model, slice(0, s), self.design.occasions)
         self.effects = effect_names(joint)
         size = cost(setting.model, len(joint.compartments), places.population, places.counts)
-        at_once = max(1, int(NUMBERS / (size.max() * s)))
+        at_once = max(1, int(budget(setting.model) / (size.max() * s)))
         rank = np.cumsum(places.population.records.observed) - 1
         starts, near = places.population.starts[:-1, None], None
         for begin in range(0, len(self.z), at_once):

@@ -67,9 +67,10 @@ class Simulation:
         return len(self.ipred)
 
     def __repr__(self) -> str:
+        r, n, m = self.replicates, len(self.population), len(self.time)
         return (
-            f"<Simulation of {type(self.model).__name__}: {self.replicates} replicates, {len(self.population)} "
-            f"subjects, {len(self.time)} rows each>"
+            f"<Simulation of {type(self.model).__name__}: {r} replicate{'s' * (r != 1)}, {n} subject{'s' * (n != 1)}, "
+            f"{m} row{'s' * (m != 1)} each>"
         )
 
     def covariates(self, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -26,8 +26,9 @@ def parameter_draws(fit: Fit, replicates: int, uncertainty: Any, seed: int) -> n
     Args:
         fit: The fit.
         replicates: R.
-        uncertainty: True for draws from the covariance matrix (`covariance_draws`), or a table of draws (`tabulated`),
-            also as the attribute `draws` of an object.
+        uncertainty: True for draws from the covariance matrix (`covariance_draws`), a table of draws (`tabulated`), or
+            what has one as `draws`; if it also has `free_draws` [n, P] (a bootstrap, SIR), these, as they hold the
+            weights of networks.
         seed: Of the draws.
 
     Raises:
@@ -35,19 +36,33 @@ def parameter_draws(fit: Fit, replicates: int, uncertainty: Any, seed: int) -> n
     """
     if uncertainty is True:
         return covariance_draws(fit, replicates, seed)
-    table = getattr(uncertainty, "draws", uncertainty)
-    if not isinstance(table, pd.DataFrame):
-        raise ModelError(
-            f"Invalid `uncertainty`: got {type(uncertainty).__name__}, expected None, True (the covariance matrix of "
-            "the fit) or a DataFrame of draws with a column for each parameter."
-        )
-    found = tabulated(fit, table)
+    found = given(fit, uncertainty)
     if replicates == len(found):
         return found
     # every row equally often, as nearly as the numbers allow, in an order of its own
     generator = np.random.default_rng([seed, 3])
     rounds = [generator.permutation(len(found)) for _ in range(-(-replicates // len(found)))]
     return found[np.concatenate(rounds)[:replicates]]
+
+
+def given(fit: Fit, uncertainty: Any) -> np.ndarray:
+    """The draws that the user gives as free vectors, [n, P]."""
+    table = getattr(uncertainty, "draws", uncertainty)
+    free = getattr(uncertainty, "free_draws", None)
+    if (
+        isinstance(table, pd.DataFrame)
+        and isinstance(free, np.ndarray)
+        and free.shape[1:] == fit.free.shape
+        and len(free)
+    ):
+        tabulated(fit, table.iloc[:1])  # the parameters of the same model
+        return free
+    if not isinstance(table, pd.DataFrame):
+        raise ModelError(
+            f"Invalid `uncertainty`: got {type(uncertainty).__name__}, expected None, True (the covariance matrix of "
+            "the fit) or a DataFrame of draws with a column for each parameter."
+        )
+    return tabulated(fit, table)
 
 
 def covariance_draws(fit: Fit, replicates: int, seed: int) -> np.ndarray:
@@ -107,9 +122,15 @@ def tabulated(fit: Fit, table: pd.DataFrame) -> np.ndarray:
             f"Invalid `uncertainty`: got {got}, expected a row for each draw and the columns {', '.join(space.names)}. "
             "A parameter that is to stay at its estimate has the same number in every row."
         )
+    for name in table.columns:
+        if name not in space.names and not np.allclose(table[name], fit.estimates[name], rtol=1e-8):
+            raise ModelError(
+                f"Invalid `uncertainty`: got draws of `{name}`, which is fixed at {fit.estimates[name]:g}. "
+                "Leave the column out, or fit a model that estimates it."
+            )
     weights = {name: fit.weights[name] for name in space.weights}
     out = np.empty((len(table), space.size))
-    for i, row in enumerate(table[list(space.names)].to_dict("records")):
+    for i, row in enumerate(table.loc[:, list(space.names)].to_dict(orient="records")):
         try:
             out[i] = space.initial({**_whole(space, row), **weights})
         except ModelError as error:
