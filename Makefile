@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 help:
 	@echo "make test    the whole test suite, doctests included"
-	@echo "make demo    fit theophylline by closed form and by ODE; tables and pictures go to $(DEMO)/"
+	@echo "make demo    fit theophylline by closed form and by ODE, write a report; tables and pictures go to $(DEMO)/"
 	@echo "make check   linter, formatting, types, import floors"
 	@echo "make bench   benchmarks (options in ARGS)"
 	@echo "make format  apply the formatter and the linter's safe fixes"
@@ -48,6 +48,7 @@ check: $(STAMP)
 demo: $(STAMP)
 	@mkdir -p "$(DEMO)"
 	$(ONE_THREAD) $(PY) models/theophylline.py --json "$(DEMO)/theophylline.json" --pictures "$(DEMO)"
+	$(ONE_THREAD) $(PY) models/theophylline_report.py --json "$(DEMO)/theophylline_report.json" --pictures "$(DEMO)"
 	@echo "Results and pictures are in $(abspath $(DEMO))/"
 
 bench: $(STAMP)

@@ -1,4 +1,4 @@
-"""Time and memory of simulations, per curve of 50 times: two compartments, oral, closed form and differential equations.
+"""Time and memory of simulations, per curve of 50 times: two compartments, closed form and differential equations.
 
 Each size runs in a process of its own, twice; the second run is shown. *People* are different subjects, *replicates*
 are 100 subjects again and again.

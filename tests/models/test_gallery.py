@@ -13,7 +13,8 @@ import deepnlme as dn
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
 SIMULATED = ("deep_nlme", "mixed_effects_network", "neural_covariates", "universal_differential_equation")
-OTHERS = ("neural_absorption", "virtual_trial", "compare_with_nonmem")  # scripts on data that another script introduces
+# Scripts on data that another script introduces.
+OTHERS = ("neural_absorption", "virtual_trial", "compare_with_nonmem", "theophylline_report")
 SCRIPTS = sorted({path.stem for path in MODELS.glob("[!_]*.py")} - {*SIMULATED, *OTHERS})
 
 
@@ -259,3 +260,17 @@ def test_virtual_trial(quick):
         {row["arm"]: row["PROPORTION"] for row in found["attainment"][name]} for name in ("arms", "measured")
     )
     assert fixed["flat"] < fixed["mg/kg"] < 0.9 < 0.95 < min(measured.values())
+
+
+def test_theophylline_report(tmp_path):
+    """One self-contained file with the numbers of the fit; the script's claim about the residual error holds."""
+    pytest.importorskip("jinja2", reason="reports are written with jinja2: pip install 'deepnlme[report]'")
+    result = run("theophylline_report", "--quick", "--json", str(tmp_path / "found.json"), "--pictures", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    file = tmp_path / "theophylline_report.html"
+    assert found["report"] == str(file) and found["bytes"] == file.stat().st_size < 5_000_000
+    text = file.read_text(encoding="utf-8")
+    assert f"{found['ofv']:.3f}" in text and "class Allometric(Additive):" in text
+    assert "http" not in text.replace("http-equiv", "") and "<script" not in text
+    assert found["converged"] and found["ofv"] < found["fits"]["additive error"]["ofv"] - 3.84
