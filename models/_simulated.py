@@ -13,7 +13,20 @@ import pandas as pd
 
 import deepnlme as dn
 from _script import save
-from deepnlme.plots.style import BLACK, BLUE, DOUBLE, ORANGE, VERMILION, axes_for, legend_above, row_height, style
+from deepnlme.plots.panels import log_axis
+from deepnlme.plots.quantities import name_of, units_of
+from deepnlme.plots.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    ORANGE,
+    VERMILION,
+    axes_for,
+    legend_above,
+    row_height,
+    style,
+    with_unit,
+)
 
 
 @dataclass(frozen=True)
@@ -178,14 +191,18 @@ def draw_people(
         return
     shown = trial.population[:people]
     table, truth = fit.predict(shown, times=times, draws=0), trial.curves(times)
+    endpoint = fit.joint.endpoints[0]
+    unit = units_of(fit, endpoint, None)
     with picture(args, f"{name}_people", len(shown)) as panels:
         for ax, subject in zip(panels, shown, strict=True):
             draw_person(ax, subject, table.loc[table["ID"] == subject.id], truth.loc[truth["ID"] == subject.id])
             if log:
-                ax.set_yscale("log")
+                log_axis(ax, "y")
             ax.set_title(f"ID {subject.id}", loc="left")
+        for ax in panels[::3]:
+            ax.set_ylabel(with_unit(name_of(fit, endpoint), unit["dv"]))
         for ax in panels[-3:]:
-            ax.set_xlabel("Time")
+            ax.set_xlabel(with_unit("Time", unit["time"]))
 
 
 def draw_person(

@@ -100,7 +100,7 @@ def draw_curves(args: argparse.Namespace, fit: dn.Fit) -> None:
         for ax, (title, curve) in zip(panels, families.items(), strict=True):
             for step in steps:
                 ax.plot(t, curve(step), color=shade(step / 1.5), lw=1.0, label=f"{step:+.1f} sd")
-            ax.set(title=title, xlabel="t", ylim=(0.0, 1.45))
+            ax.set(title=title, xlabel="Time", ylabel="y", ylim=(0.0, 1.45))
 
 
 def main() -> None:

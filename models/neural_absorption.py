@@ -39,6 +39,7 @@ from torch import exp
 import deepnlme as dn
 from _script import DATASETS, arguments, compared, heading, options, show, write
 from _simulated import BLACK, BLUE, ORANGE, VERMILION, picture
+from deepnlme.plots.panels import log_axis
 from theophylline import Theophylline
 
 FOLDS, EARLY = 4, 6
@@ -180,7 +181,8 @@ def draw_people(args: argparse.Namespace, fits: Mapping[str, dn.Fit], people: in
             ax.set_title(f"ID {subject.id}", loc="left")
         for ax in panels[-3:]:
             ax.set_xlabel("Time [h]")
-        panels[0].set_ylabel("Theophylline [mg/L]")
+        for ax in panels[::3]:
+            ax.set_ylabel("Theophylline [mg/L]")
 
 
 def draw_absorption(args: argparse.Namespace, first: dn.Fit, learned: dn.Fit) -> None:
@@ -192,7 +194,8 @@ def draw_absorption(args: argparse.Namespace, first: dn.Fit, learned: dn.Fit) ->
                 constant, label = rate_constant(fit, subject, left), name if i == 0 else None
                 panels[0].plot(1.0 - left, constant, color=color, lw=0.8, label=label)
                 panels[1].plot(time_until(left, constant), 1.0 - left, color=color, lw=0.8)
-        panels[0].set(xlabel="Fraction absorbed", ylabel="Rate constant of absorption [1/h]", yscale="log")
+        panels[0].set(xlabel="Fraction absorbed", ylabel="Rate constant of absorption [1/h]")
+        log_axis(panels[0], "y")
         panels[1].set(xlabel="Time [h]", ylabel="Fraction absorbed", xlim=(0.0, 4.0))
 
 

@@ -28,6 +28,7 @@ from torch import exp
 import deepnlme as dn
 from _script import arguments, heading, options, show, write
 from _simulated import BLUE, VERMILION, Trial, draw_people, held_out, picture, simulate
+from deepnlme.plots.style import with_unit
 
 TARGET = 5.0
 TIMES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0])
@@ -142,7 +143,7 @@ def draw_effects(args: argparse.Namespace, fit: dn.Fit) -> None:
             for genotype, color in ((0.0, BLUE), (1.0, VERMILION)):
                 ax.plot(values, truth(genotype, values), color=color, label=f"truth, genotype {genotype:.0f}")
                 ax.plot(values, network(genotype, values), color=color, ls="--", label=f"network, {genotype:.0f}")
-            ax.set(xlabel=label, ylabel=f"typical {name}")
+            ax.set(xlabel=label, ylabel=with_unit(f"typical {name}", fit.model.parameters[name].unit))
             ax.set_ylim(bottom=0.0)
 
 

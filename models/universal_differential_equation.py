@@ -158,6 +158,10 @@ def draw(args: argparse.Namespace, fits: dict[str, dn.Fit], a: Trial, b: Trial) 
             table = fit.predict(trial.population, times=times, draws=0)
             draw_person(ax, trial.population[0], table, trial.curves(times), individual=False)
             ax.set(ylim=(0.0, 1.7), title=f"{'A' if trial is a else 'B'}: {SHORT[name]}")
+        for ax in panels[:: len(panels) // 2]:
+            ax.set_ylabel("response")
+        for ax in panels[len(panels) // 2 :]:
+            ax.set_xlabel("Time")
     cp = np.linspace(0.0, 0.4, 200)
     with picture(args, "universal_differential_equation_stimulation", 1, 1, 0.45) as panels:
         panels[0].plot(cp, 2.9 * cp**1.5 / (0.05**1.5 + cp**1.5), color=VERMILION, label="truth")

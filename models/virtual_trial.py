@@ -13,8 +13,8 @@ The script fits the model, and then asks what a clinical team would:
 3. What does one measured concentration gain? A trough before the dose of the fourth day scales the doses after it.
 
 Found: no dose per kg does better than about 80 %, since clearance varies by 26 % between people and the range spans a
-factor of 2 only. 3.5 mg/kg is best, with 55 to 97 % in single trials: 12 people leave clearance uncertain by 7 %, and
-its variance by a half. A flat dose reaches 73 % where mg/kg reaches 81 %; tablets by bands are as good as mg/kg. One
+factor of 2 only. 3.5 mg/kg is best, with 57 to 97 % in single trials: 12 people leave clearance uncertain by 7 %, and
+its variance by a half. A flat dose reaches 72 % where mg/kg reaches 81 %; tablets by bands are as good as mg/kg. One
 trough brings 99 % into the range - in a model where clearance is the same every day.
 """
 

@@ -192,6 +192,21 @@ def test_fits_that_are_not_fits(fits, population):
         dn.compare({"one eta": fits["one eta"], "evaluated": there}, strict=True)
 
 
+def test_variances_that_were_not_estimated_are_not_shown(population):
+    """Without Omega in the likelihood its values are those declared."""
+    naive = dn.fit(Line(), population, dn.NaivePooled(), options=QUIET)
+    found = dn.compare({"pooled": naive})
+    assert list(found.parameters.index) == ["base", "slope", "sd"] and "omega" not in str(found)
+
+
+def test_a_failed_covariance_step_is_said(fits):
+    good = fits["two etas"]
+    lost = dataclasses.replace(good.covariance, message="R is not positive definite")
+    found = dn.compare({"good": good, "bad": dataclasses.replace(good, covariance=lost)})
+    assert found.notes == ("bad: no standard errors: R is not positive definite",)
+    assert found.parameters[("bad", "SE")].isna().all()
+
+
 def test_nested_pairs_that_the_caller_names(fits, population):
     class Level(dn.Model):
         base, sd = dn.Real(9.0), dn.Positive(1.0)
@@ -272,8 +287,20 @@ def test_held_out_subjects_were_not_seen(fits, population):
         dn.ModelError, match=r"Invalid `held_out`: got subject 18. 3 of its subjects are in the data of"
     ):
         dn.compare(fits, held_out=population[17:])
+    # part of what somebody has given, or more of it
+    later = people(20).select(ids=[18, 19, 20]).to_frame()
+    with pytest.raises(dn.ModelError, match=r"3 of its subjects are in the data of"):
+        dn.compare(fits, held_out=dn.read_nonmem(later[later["TIME"] > 2.0]))
     with pytest.raises(dn.DataError, match=r"Invalid `held_out`: got int. It is a Population"):
         dn.compare(fits, held_out=3)
+
+
+def test_held_out_subjects_did_not_end_a_fit(population):
+    """Subjects kept aside for early stopping have chosen the estimates."""
+    fit = dn.fit(Line(), population, options=dataclasses.replace(QUIET, covariance=None, held_out=0.2))
+    assert len(fit.held_out) == 4
+    with pytest.raises(dn.ModelError, match=r"4 of its subjects were kept aside for early stopping by Line"):
+        dn.compare(fit, held_out=fit.held_out)
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------------
@@ -291,6 +318,9 @@ def test_refusals(fits):
     for pair in (("one eta",), "ab", 3):
         with pytest.raises(dn.ModelError, match=r"Invalid `nested`: got .*Pairs of names"):
             dn.compare(fits, nested=[pair])
+    for nested in (3, "one eta"):
+        with pytest.raises(dn.ModelError, match=r"Invalid `nested`: got .*Pairs of names.*Use nested="):
+            dn.compare(fits, nested=nested)
     with pytest.raises(dn.ModelError, match=r"Invalid `nested`: got 'full'. Fitted here are one eta"):
         dn.compare(fits, nested=[("one eta", "full")])
     with pytest.raises(dn.ModelError, match="exchanged"):

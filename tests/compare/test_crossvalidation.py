@@ -243,6 +243,16 @@ def test_a_fold_that_fails_is_reported(found, population, tmp_path, monkeypatch)
     assert len(calls) == 1 and again.complete and not again.notes
 
 
+def test_all_folds_fail(population, monkeypatch):
+    def fit(*args, **how):
+        raise dn.ModelError("the OFV is not finite")
+
+    monkeypatch.setattr(crossvalidation, "fit", fit)
+    found = dn.cross_validate(FLAT, population, folds=2, progress=False)
+    assert (found.table["folds"] == 0).all() and found.table[["-2LL", "SE", "d-2LL", "SE d"]].isna().all(axis=None)
+    assert len(found.notes) == 4 and found.notes[0] in str(found)
+
+
 def test_a_fit_without_convergence_is_reported(population):
     short = dataclasses.replace(QUIET, max_iterations=1)
     found = dn.cross_validate({"line": (Line(), short)}, population, folds=2, progress=False)
@@ -295,6 +305,8 @@ def test_refuses_a_checkpoint_of_something_else(population, tmp_path):
     file.write_text("nothing")
     with pytest.raises(dn.DataError, match="It is not a cross-validation of this package"):
         dn.cross_validate(one, population, folds=2, checkpoint=file, progress=False)
+    with pytest.raises(dn.ModelError, match=r"Invalid `checkpoint`.*It is a folder. Give a file in it"):
+        dn.cross_validate(one, population, folds=2, checkpoint=tmp_path, progress=False)
     with pytest.raises(dn.ModelError, match="There is no folder"):
         dn.cross_validate(one, population, folds=2, checkpoint=tmp_path / "no" / "file.json", progress=False)
 
@@ -313,6 +325,7 @@ def test_refuses_a_checkpoint_of_something_else(population, tmp_path):
         (dict(models={"a": (Line(), dn.FO())}), dn.ModelError, "Invalid `models`: got Line, FO for a"),
         (dict(population=people(3).to_frame()), dn.DataError, "Invalid `population`: got DataFrame"),
         (dict(options=dn.Options(checkpoint="x.npz")), dn.ModelError, "Invalid `checkpoint`: got x.npz for line"),
+        (dict(options=3), dn.ModelError, "Invalid `options`: got int. They are dn.Options"),
         (dict(options=dn.Options(held_out=people(3))), dn.ModelError, "Invalid `held_out`: got a population for line"),
         (dict(models={"a": Line(sd=dn.Positive(1e-200))}), dn.ModelError, "not finite"),
     ],

@@ -276,6 +276,9 @@ def test_beside_our_fits(nonmem, population):
     assert found.refused["as read"].startswith("parameters of NONMEM are not mapped")
     assert found.table.loc["as read", ["OFV", "AIC"]].isna().all()
     assert found.parameters[("as read", "Estimate")]["POP_CL"] == 4.69555e-3
+    # which of its parameters are fixed is not known
+    assert math.isnan(found.table.loc["as read", "parameters"])
+    assert next(line for line in str(found).splitlines() if line.startswith("theirs")).split().count("6") == 1
     assert not found.tests
     other = dn.compare({"FO": fo, "theirs": mapped}).notes
     assert any("not the same approximation: FOCEI there, FO here" in note for note in other)
@@ -400,6 +403,15 @@ def test_nlmixr2(tmp_path):
     assert abs(both.table.loc["nlmixr2", "dOFV"]) < 1e-3 and both.table.loc["nlmixr2", "converged"] is None
     path.write_text(NLMIXR2.replace("BSV(CV%)", "BSV(SD)").replace("70.62", "0.63610"))
     assert dn.read_parameter_table(path, "nlmixr2").estimates["omega[tka]"] == pytest.approx(0.6361**2)
+
+
+def test_a_column_of_cv_and_sd_is_not_read(tmp_path):
+    """nlmixr2 names it so where some random effects are log-normal and others are not."""
+    path = tmp_path / "table.csv"
+    path.write_text(NLMIXR2.replace("BSV(CV%)", "BSV(CV% or SD)"))
+    found = dn.read_parameter_table(path, "nlmixr2")
+    assert not any(name.startswith("omega") for name in found.estimates)
+    assert found.warnings == ("omegas were not read: BSV(CV% or SD) does not tell a CV from a standard deviation",)
 
 
 def test_tables_with_other_columns(tmp_path):

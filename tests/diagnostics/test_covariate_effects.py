@@ -184,6 +184,10 @@ def test_refusals(fit, population):
         (dict(level=90), "`level`: got 90"),
         (dict(draws=1), "`draws`: got 1"),
         (dict(uncertainty="yes"), "`uncertainty`"),
+        (dict(covariates=5), "`covariates`: got 5. It is names, or values by name"),
+        (dict(reference=[70]), "`reference`: got .70.. It is a dictionary by name"),
+        (dict(quantities={"AUC": 100}), "It is a function of the parameters"),
+        (dict(seed=-1), "`seed`: got -1"),
     )
     for arguments, message in cases:
         with pytest.raises(dn.DeepNLMEError, match=message.replace("(", r"\(")):

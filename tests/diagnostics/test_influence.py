@@ -227,6 +227,13 @@ def test_interruption_returns_what_there_is(theophylline, monkeypatch):
     assert found.ids == (1, 2) and len(found.table()) == 2
 
 
+def test_one_subject_may_be_named_alone(theophylline, both):
+    for name in (9, np.int64(9), 9.0, np.array([9])):
+        found = dn.influence(theophylline, subjects=name)
+        assert found.ids == (9,)
+        np.testing.assert_allclose(found.cook, both[0].cook[8], rtol=1e-10)
+
+
 def test_refuses(theophylline):
     with pytest.raises(dn.ModelError, match=r"Invalid `method`: got 'exact'\. It is one of approximate, refit\."):
         dn.influence(theophylline, "exact")

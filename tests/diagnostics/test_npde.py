@@ -133,6 +133,18 @@ def test_each_endpoint_on_its_own():
         )
 
 
+def test_replicates_that_one_endpoint_has_lost():
+    table = pd.concat([pd.DataFrame(dict(ID=i, TIME=[0.0, 0.0, 1.0], DVID=["y", "z", "z"], DV=1.0)) for i in range(5)])
+    sets = dn.simulate(Two(), dn.read_nonmem(table), replicates=60)
+    dv = sets.dv.copy()
+    dv[7, np.flatnonzero(sets.endpoint == 1)[2]] = np.nan
+    with pytest.warns(UserWarning, match="1 of 60 replicates have a value that is not a number"):
+        found = dn.npde(replace(sets, dv=dv))
+    assert found.replicates == 59 and found.simulated.shape == (59, len(table))
+    own = dn.npde(sets, endpoint="y").table
+    np.testing.assert_array_equal(found.table.NPDE[found.table.DVID == "y"], own.NPDE)
+
+
 # --- tests of the distribution --------------------------------------------------------------------------------------
 
 
@@ -281,6 +293,23 @@ def test_ties_of_counts_are_broken_at_random():
     assert stats.kstest(low, "uniform").pvalue < 1e-6
 
 
+def test_imputed_values_come_from_numbers_of_their_own(monkeypatch):
+    """Random numbers of the simulation, drawn again, would tie what is imputed to the random effects."""
+    used, real = [], np.random.default_rng
+
+    def recorded(key=None):
+        used.append(tuple(np.random.SeedSequence(key).generate_state(4)))
+        return real(key)
+
+    people = dn.Population([dn.Subject(i, None, ([1.0], [1.0])) for i in range(5)])
+    monkeypatch.setattr(np.random, "default_rng", recorded)
+    sets = dn.simulate(Count(), people, replicates=20, seed=3)
+    simulation = set(used)
+    used.clear()
+    dn.npde(sets, seed=3)
+    assert used and simulation and not simulation & set(used)
+
+
 # --- what it refuses ------------------------------------------------------------------------------------------------
 
 
@@ -290,9 +319,13 @@ def test_refusals(oral):
         ({"decorrelation": "polar"}, "`decorrelation`: got 'polar'. It is one of cholesky, inverse, none"),
         ({"blq": "M3"}, "`blq`: got 'M3'. It is one of omit, cdf"),
         ({"endpoint": "cp"}, "`endpoint`: got 'cp'"),
+        ({"lloq": 0.1}, "`lloq`: got 0.1. It is for imputation. Use blq='cdf'"),
+        ({"seed": -1}, "`seed`: got -1. It is a whole number of at least 0"),
     ):
         with pytest.raises(dn.ModelError, match=message):
             dn.npde(sets, **arguments)
+    with pytest.raises(dn.ModelError, match=r"`endpoint`: got 'dv'. The data have no observation of it"):
+        dn.npde(replace(sets, observed=np.full(len(sets.time), np.nan)))
     few = dn.simulate(oral, oral.population, replicates=8)
     with pytest.raises(dn.ModelError, match=r"`replicates`: got 8 for subject 1. The covariance of 11 .* Use 1000"):
         dn.npde(few)

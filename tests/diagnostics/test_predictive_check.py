@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import deepnlme as dn
@@ -56,6 +57,15 @@ def test_statistics_are_what_plain_loops_find(sets):
         assert pytest.approx(min(1, 2 * min(tails))) == row.P
 
 
+def test_a_statistic_may_change_its_table(sets):
+    def spoils(table):
+        table["DV"] = 0.0
+        return 1.0
+
+    found = dn.predictive_check(sets, {"spoils": spoils, **STATISTICS}).statistics.iloc[1:].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, dn.predictive_check(sets, STATISTICS).statistics)
+
+
 def test_censored_values_count_as_the_limit():
     people = drawn(Bolus(), bolus_people(30), limit=0.5)
     sets = dn.simulate(Bolus(), people, replicates=60)
@@ -95,6 +105,7 @@ def test_refusals(sets):
             r"`statistic`: got Series for statistic first. A statistic",
         ),
         ({"statistic": {"none": lambda t: np.nan}}, "`statistic`: got nan for statistic none"),
+        ({"statistic": lambda t: t.DV.max()}, "`statistic`: got .* It is a dictionary by name"),
         ({"endpoint": "cp"}, "`endpoint`: got 'cp'"),
     ):
         with pytest.raises(dn.ModelError, match=message):

@@ -6,6 +6,7 @@ The residuals of the simulations are exact: those of a linear mixed model at its
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 import contract_models as contract
@@ -169,6 +170,25 @@ def test_endpoints_are_tested_apart():
     for name, own in table.groupby("Endpoint"):
         r = rows.loc[rows["DVID"] == name, "CWRES"]
         assert own.iloc[0]["P"] == pytest.approx(stats.ttest_1samp(r, 0.0)[1], rel=1e-8)
+
+
+class CountAndConcentration(contract.Oral):
+    """The first endpoint has no residuals."""
+
+    def observe(self, theta, p, x):
+        f = x.central / p.v
+        count = torch.distributions.Poisson(f + 0.1, validate_args=False)
+        return {"count": count, "cp": dn.Normal(f, dn.combined2(f, theta.a, theta.b))}
+
+
+def test_an_endpoint_without_residuals_does_not_lend_its_name():
+    frame = contract.records([list(TIMES)] * 4)
+    count = frame[frame["EVID"] == 0].assign(DVID=1)
+    count["DV"] = count["DV"].round()
+    both = pd.concat([frame.assign(DVID=2), count]).sort_values(["ID", "TIME"], kind="stable")
+    population = dn.read_nonmem(both.reset_index(drop=True), endpoints={1: "count", 2: "cp"})
+    fit = dn.evaluate_ofv(CountAndConcentration(), population, dn.Laplace())
+    assert set(dn.residual_tests(fit)["Endpoint"]) == {"cp"}
 
 
 def test_large_sets_are_tested_by_moments():

@@ -93,6 +93,17 @@ def test_a_fit_is_simulated(oral):
     pd.testing.assert_frame_equal(own, given)
 
 
+def test_what_prediction_correction_leaves_alone_keeps_its_spread(oral_sets):
+    """Before the first dose PRED is zero: neither correction means anything there."""
+    arguments = {"prediction_corrected": True, "bins": [0.0, 1.0, 6.0, 30.0]}
+    plain = dn.vpc(oral_sets, bins=[0.0, 1.0, 6.0, 30.0]).observed
+    found = dn.vpc(oral_sets, variability_corrected=True, **arguments)
+    first = plain["TIME"] == 0.0
+    assert found.uncorrected == first.sum() == 12
+    np.testing.assert_array_equal(found.observed["DV"][first], plain["DV"][first])
+    assert not np.isclose(found.observed["DV"], dn.vpc(oral_sets, **arguments).observed["DV"])[~first].all()
+
+
 def test_sources_that_are_refused(oral, oral_sets):
     for source, message in (
         (oral.population, "`source`: got Population. Give a fit, or a simulation of its data"),
@@ -113,6 +124,12 @@ def test_sources_that_are_refused(oral, oral_sets):
         ({"level": 95}, "`level`: got 95"),
         ({"blq": True}, "`blq`: got True"),
         ({"variability_corrected": True}, "Use prediction_corrected=True as well"),
+        ({"prediction_corrected": True, "lower_bound": "low"}, "`lower_bound`: got 'low'. It is a number"),
+        ({"classes": [1, 2]}, "`classes`: got .* It is for categorical endpoints, this is continuous"),
+        ({"follow_up": 24.0}, "`follow_up`: got 24.0. It is for event endpoints, this is continuous"),
+        ({"kind": "categorical", "classes": ["few"]}, "`classes`: got .*. Give the upper ends of the classes"),
+        ({"stratify": 5}, "`stratify`: got 5. It is the name of a covariate"),
+        ({"stratify": "wt", "cuts": [70]}, "`cuts`: got .70.. It is a dictionary by name"),
     ):
         with pytest.raises(dn.ModelError, match=message):
             dn.vpc(oral_sets, **arguments)
@@ -120,12 +137,15 @@ def test_sources_that_are_refused(oral, oral_sets):
         dn.vpc(oral, replicates=1)
 
 
-def test_uncertain_parameters_have_no_common_prediction(oral):
+def test_uncertain_parameters_are_corrected_at_the_estimates(oral):
+    """The intervals widen; PRED, at the estimates, is the same for all replicates."""
     fitted = dn.fit(Oral(), oral.population, options=dn.Options(progress=False))
     sets = dn.simulate(fitted, oral.population, replicates=20, uncertainty=True)
-    assert dn.vpc(sets).replicates == 20
-    with pytest.raises(dn.ModelError, match=r"a simulation with uncertain parameters.* Give the fit itself"):
-        dn.vpc(sets, prediction_corrected=True)
+    known = dn.simulate(fitted, oral.population, replicates=20)
+    a, b = dn.vpc(sets, prediction_corrected=True), dn.vpc(known, prediction_corrected=True)
+    assert a.replicates == 20
+    pd.testing.assert_frame_equal(a.observed, b.observed)
+    assert not np.allclose(a.table["SIM_MEDIAN"], b.table["SIM_MEDIAN"])
 
 
 def test_replicates_that_are_not_numbers_are_left_out(oral_sets):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import deepnlme as dn
+from deepnlme.diagnostics.cells import Cells, quantile_table
 from deepnlme.diagnostics.order import interval, quantiles
 from simulated_people import TIMES, Bolus, bolus_people, drawn
 from slow_vpc import QUANTILES
@@ -27,10 +28,6 @@ def test_quantiles_that_depend_on_censored_values_are_not_known():
     values = np.array([-np.inf, -np.inf, 3.0, 4.0, 5.0])
     got = quantiles(values, np.array([0.25, 0.4, 0.5, 0.625, 1.0]))
     np.testing.assert_array_equal(got, [-np.inf, -np.inf, 3.0, 3.5, 5.0])
-    got = quantiles(values, np.array([0.5, 0.75]), below=np.array(3.5))
-    np.testing.assert_array_equal(got, [-np.inf, 4.0])
-    got = quantiles(np.array([1.0, 2.0, np.inf]), np.array([0.5, 0.75]), above=np.array(1.5))
-    np.testing.assert_array_equal(got, [np.inf, np.inf])
     np.testing.assert_array_equal(quantiles(np.array([1.0, 2.0, np.inf]), np.array([0.5, 0.75])), [2.0, np.inf])
     low, middle, high = interval(np.array([-np.inf] * 2 + [float(i) for i in range(99)]), 0.95)
     np.testing.assert_allclose([low, middle, high], [0.5, 48.0, 95.5])
@@ -79,6 +76,43 @@ def test_quantiles_of_corrected_data_are_those_of_the_data_before_censoring(cens
         shown = np.isfinite(found[name].to_numpy())
         assert 8 < shown.sum() < 18
         np.testing.assert_allclose(found[name][shown], known[name][shown], rtol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [{"limit": 0.5}, {"upper": 20.0}])
+def test_where_limits_differ_what_is_shown_is_what_uncensored_data_give(limit):
+    """Corrected limits are as different as the doses: a set whose quantile is not known may rank anywhere beyond."""
+    shown = 0
+    for seed in range(3):
+        dose = np.exp(np.random.default_rng(seed).normal(5.0, 0.7, 60))
+        people = dn.Population([dn.Subject(i, dn.Dose(dose[i]), (TIMES, np.ones(6))) for i in range(60)])
+        found, known = (
+            dn.vpc(
+                dn.simulate(Bolus(), drawn(Bolus(), people, seed=seed, **given), replicates=200, seed=seed),
+                bins="unique",
+                prediction_corrected=True,
+            ).table
+            for given in (limit, {})
+        )
+        for name in ("OBSERVED", "SIM_LOW", "SIM_MEDIAN", "SIM_HIGH"):
+            here = np.isfinite(found[name].to_numpy())
+            shown += here.sum()
+            np.testing.assert_allclose(found[name][here], known[name][here], rtol=1e-12)
+        assert not (found["OUTSIDE"] & ~known["OUTSIDE"]).any()
+    assert 80 < shown < 200
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_outside_is_what_lies_outside_wherever_the_censored_values_are(sign):
+    """One value of ten below its limit of 5, which may be 4.5 and in the interval; or below 3, which may not."""
+    sets = sign * (4.0 + np.linspace(0.0, 1.0, 400)[:, None] + np.arange(10.0))
+    for limit, outside in ((5.0, False), (3.0, True)):
+        y = sign * np.array([-np.inf, *np.arange(6.0, 15.0)])
+        beyond = sign * np.array([limit, *[-np.inf] * 9])
+        sides = (beyond, None) if sign > 0 else (None, beyond)
+        cells = Cells.of(np.zeros(10), ("",), np.zeros(10, dtype=int))
+        row = quantile_table(cells, y, sets, np.array([0.0 if sign > 0 else 1.0]), 0.95, *sides).iloc[0]
+        assert np.isnan(row["OBSERVED"]) and row["OUTSIDE"] == outside
+        np.testing.assert_allclose(np.sort([sign * row["SIM_LOW"], sign * row["SIM_HIGH"]]), [4.025, 4.975], rtol=1e-9)
 
 
 def test_limits_of_records_that_are_not_censored():

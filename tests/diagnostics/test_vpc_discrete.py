@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import deepnlme as dn
@@ -27,6 +28,30 @@ def test_shares_of_counts_are_what_plain_loops_find():
             share = [sum(row[i] in values for i in inside) / 60 for row in [sets.observed, *sets.dv]]
             expected[b + 1, name] = (share[0], *np.quantile(share[1:], [0.05, 0.5, 0.95]))
     same_as(found.table, expected, "CATEGORY")
+
+
+class Grade(dn.Model):
+    """Categories, which have no mean."""
+
+    level = dn.Real(0.2)
+    eta = dn.RandomEffects("level", omega=0.3)
+
+    def individual(self, theta, eta, cov):
+        return dict(level=theta.level + eta.level)
+
+    def observe(self, theta, p, x):
+        level = p.level + 0.0 * x.time
+        return dict(grade=torch.distributions.Categorical(logits=torch.stack([level, 0 * level, -level], -1)))
+
+
+def test_categories_have_no_prediction_and_their_names_no_limit():
+    people = [dn.Subject(i, None, (TIMES, np.arange(6.0) % 3), {"sex": "mf"[i % 2]}) for i in range(10)]
+    sets = dn.simulate(Grade(), dn.Population(people), replicates=20)
+    assert dn.vpc(sets, stratify="sex").strata == ("sex f", "sex m")
+    with pytest.raises(dn.ModelError, match=r"`x`: got 'PRED' for endpoint grade.* categories have no mean"):
+        dn.vpc(sets, x="PRED")
+    with pytest.raises(dn.ModelError, match=r"`blq`: got 'sex'. It is a number, or a covariate with the limit: \(none"):
+        dn.predictive_check(sets, blq="sex")
 
 
 def test_classes_that_are_found_cover_all_values():

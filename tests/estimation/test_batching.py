@@ -1,6 +1,7 @@
 """A batch equals a loop over subjects; order, padding, chunks and company change nothing."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import contract_models as cm
@@ -87,3 +88,46 @@ def test_several_vectors_equal_single_ones(case, method):
         alone = MarginalObjective(joint, method)(point)
         same(alone.ofv[0], both.ofv[i])
         np.testing.assert_allclose(both.gradient[i], alone.gradient[0], rtol=1e-8, atol=1e-8)
+
+
+class OnlyEffect(cm.TwoEndpoints):
+    """The second endpoint alone."""
+
+    def observe(self, theta, p, x):
+        return {"effect": super().observe(theta, p, x)["effect"]}
+
+
+@pytest.mark.parametrize("method", [dn.FO(), dn.FOCE(), dn.Laplace()], ids=lambda m: m.name)
+@pytest.mark.parametrize("placebo", [False, True])
+def test_a_subject_without_an_endpoint_whose_logarithm_has_no_value(method, placebo):
+    """A log-normal concentration that is zero at the first record, or always: nothing of it is observed."""
+    frame = cm.two_endpoints().to_frame()
+    frame = frame[~((frame["ID"] == 1) & (frame["DVID"] == "cp"))]
+    if placebo:
+        frame = frame[~((frame["ID"] == 1) & (frame["EVID"] == 1))]
+    population = dn.read_nonmem(frame)
+    whole = dn.evaluate_ofv(cm.TwoEndpoints(), population, method, options=TIGHT)
+    alone = dn.evaluate_ofv(OnlyEffect(), population[:1], method, options=TIGHT)
+    same(whole.subject_ofv.iloc[0], alone.ofv)
+    gradient = dict(zip(whole.joint.space.names, whole.evaluation.subject_gradient[0, 0], strict=True))
+    for name, value in zip(alone.joint.space.names, alone.evaluation.gradient[0], strict=True):
+        np.testing.assert_allclose(gradient[name], value, rtol=1e-7, atol=1e-8)
+    assert np.isfinite(whole.evaluation.gradient).all()
+    assert whole.predictions().query("ID == 1")["DVID"].eq("effect").all()
+
+
+def test_records_left_out_may_have_a_prediction_without_a_logarithm():
+    """M1 with a log-normal error: a record below the limit before anything was given."""
+
+    class LeftOut(cm.Logarithmic):
+        def observe(self, theta, p, x):
+            return dict(dv=dn.LogNormal(x.central / p.v, theta.b, blq="M1"))
+
+    frame = cm.plain().to_frame()
+    early = frame.groupby("ID", as_index=False).first().assign(TIME=0.0, DV=0.1, EVID=0, MDV=0, AMT=0.0, CENS=1)
+    both = pd.concat([early, frame.assign(CENS=0)]).sort_values(["ID", "TIME"], kind="stable")
+    without, withal = (dn.read_nonmem(f) for f in (frame, both))
+    expected = dn.evaluate_ofv(LeftOut(), without, dn.FOCE(), options=TIGHT)
+    found = dn.evaluate_ofv(LeftOut(), withal, dn.FOCE(), options=TIGHT)
+    same(found.ofv, expected.ofv)
+    np.testing.assert_allclose(found.evaluation.gradient, expected.evaluation.gradient, rtol=1e-8, atol=1e-9)

@@ -223,6 +223,8 @@ def test_refuses(fit, tmp_path):
             dn.bootstrap(fit, **{name: value})
     with pytest.raises(dn.DataError, match=r"Invalid `stratify`: got 'AGE'\. It is a covariate .*\(ARM, WT\)"):
         dn.bootstrap(fit, stratify="AGE")
+    with pytest.raises(dn.DataError, match=r"Invalid `stratify`: got \['ARM'\]"):
+        dn.bootstrap(fit, stratify=["ARM"])
     with pytest.raises(dn.DataError, match=r"got 'WT' with 30 values for 30 subjects\. Groups need several"):
         dn.bootstrap(fit, stratify="WT")
     with pytest.raises(dn.ModelError, match=r"got a model evaluated at given values\. A bootstrap needs estimates"):

@@ -166,3 +166,5 @@ def test_covariate_effects_refuse():
         plots.plot_covariate_effects(TABLE.assign(LOW=-0.1))
     with pytest.raises(dn.ModelError, match="`band`"):
         plots.plot_covariate_effects(TABLE, band=(1.25, 0.8))
+    with pytest.raises(dn.ModelError, match="`band`: got 2"):
+        plots.plot_covariate_effects(TABLE, band=2)

@@ -66,6 +66,13 @@ def test_the_limit_is_drawn_where_it_is_near(found):
     assert f"{found.limit:.3g}" in small.texts[0].get_text()
 
 
+def test_some_subjects_keep_their_places(found):
+    some = dn.influence(found.fit, subjects=[7, 2, 12])
+    (left, _) = plots.plot_influence(some).axes
+    drawn = np.concatenate([line.get_xydata() for line in left.lines if line.get_marker() == "o"])
+    assert dict(map(tuple, drawn)) == dict(zip((7, 2, 12), some.cook, strict=True))
+
+
 def test_axes_of_the_caller(found):
     figure, grid = plt.subplots(2, 1)
     assert plots.plot_influence(found, axes=grid) is figure

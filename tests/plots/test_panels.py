@@ -92,12 +92,16 @@ def test_many_effects_are_named(fit):
     figure = rendered(plots.plot_eta_pairs(many))
     assert len(figure.axes) == 36
     assert figure.get_supxlabel() == "6 of 9 effects; choose with `effects`"
+    assert len(rendered(plots.plot_eta_pairs(many, width=85)).axes) == 9
     assert plots.plot_eta_pairs(many, ["latent6", "base"]).axes[0].get_ylabel() == ""
 
 
 def test_eta_pairs_refuse(fit):
     with pytest.raises(dn.ModelError, match="`effects`: got 'ka', expected some of base, slope, shift"):
         plots.plot_eta_pairs(fit, ["ka"])
+    for draw in (plots.plot_eta_pairs, plots.plot_convergence, plots.plot_goodness_of_fit, plots.plot_individual_fits):
+        with pytest.raises(dn.ModelError, match="`fit`: got Pair"):
+            draw(Pair())
     with pytest.raises(dn.ModelError, match="no random effects"):
         plots.plot_eta_pairs(dn.evaluate_ofv(Pair(), fit.population, dn.NaivePooled()))
     figure, grid = plt.subplots(2, 2)
@@ -117,11 +121,27 @@ def test_logarithmic_axes_have_plain_numbers():
         ((17.0, 34.0), ["20", "30"]),
         ((0.8, 12.0), ["1", "2", "5", "10"]),
         ((0.05, 300.0), ["0.1", "1", "10", "100"]),
+        ((2.2, 2.6), ["2.2", "2.4", "2.6"]),
+        ((5.1, 9.1), ["6", "8"]),
     ):
         _, ax = plt.subplots()
         ax.set_ylim(*limits)
         panels.log_axis(ax, "y")
         assert ticks(ax) == expected
+
+
+def test_curves_have_a_legend(fit):
+    for figure in (plots.plot_eta_pairs(fit), plots.plot_eta_distributions(fit)):
+        (legend,) = rendered(figure).legends
+        assert [text.get_text() for text in legend.get_texts()][:2] == ["EBEs", "N(0, omega)"]
+
+
+def test_limits_point_to_where_the_value_is():
+    _, ax = plt.subplots()
+    panels.limits(ax, np.arange(4.0), np.arange(4.0), np.array([0, 1, -1, 1]))
+    below, above = line(ax, "censored"), line(ax, "censored above")
+    assert below.get_marker() == "v" and list(below.get_xdata()) == [1.0, 3.0]
+    assert above.get_marker() == "^" and list(above.get_xdata()) == [2.0]
 
 
 def test_names_of_groups_slant_where_they_would_touch():

@@ -1,5 +1,6 @@
 """Pictures show what the fit says: counts of points, labels, levels; and the curves are the model's predictions."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from scipy import stats
 from torch import exp
 
+import contract_models as contract
 import deepnlme as dn
 from deepnlme import plots
 from deepnlme.plots.curves import curves
@@ -190,6 +192,34 @@ def test_individual_fits_count_and_additional_doses(population):
     assert list(line(figure.axes[0], "dose").get_xdata()) == [0.0, 12.0, 24.0]
 
 
+def test_individual_fits_of_subjects_without_an_observation_of_the_endpoint():
+    """The curve is drawn all the same, also on a logarithmic axis."""
+    frame = contract.two_endpoints().to_frame()
+    frame = frame[~((frame["ID"] == 1) & (frame["DVID"] == "effect"))]
+    fit = dn.evaluate_ofv(contract.TwoEndpoints(), dn.read_nonmem(frame))
+    for scale in ("linear", "log"):
+        ax = rendered(plots.plot_individual_fits(fit, endpoint="effect", scale=scale)).axes[0]
+        drawn = line(ax, "IPRED").get_ydata()
+        top = np.nanmax(drawn)
+        assert top == pytest.approx(curves(fit, np.array([0]), "effect")[0].ipred.max())
+        assert np.isfinite(drawn).mean() > 0.9 and ax.get_ylim()[1] > top
+
+
+def test_doses_stand_above_the_curve():
+    """Also where it hardly varies but begins at zero on the axis."""
+    fit = dn.evaluate_ofv(contract.TwoEndpoints(), contract.two_endpoints())
+    for ax in rendered(plots.plot_individual_fits(fit, endpoint="effect")).axes:
+        assert ax.get_ylim()[0] == 0.0 and line(ax, "IPRED").get_ydata().max() < 0.9 * ax.get_ylim()[1]
+
+
+def test_many_doses_are_marked_to_the_end(population):
+    doses = dn.Dose(100, ii=12, addl=1500)
+    one = dn.Population([dn.Subject(1, doses, ([1.0, 18000.0], [2.0, 3.0]))])
+    ax = plots.plot_individual_fits(dn.evaluate_ofv(Theophylline(), one)).axes[0]
+    marks = line(ax, "dose").get_xdata()
+    assert 300 < len(marks) <= 500 and marks[0] == 0.0 and marks[-1] > 17900.0
+
+
 def test_individual_fits_by_page(fit):
     titles = []
     for page in (1, 2, 3):
@@ -334,6 +364,13 @@ def test_convergence(fit):
     np.testing.assert_array_equal(line(right, "expected improvement").get_ydata(), fit.trace.decrement)
     assert line(right, "tolerance").get_ydata()[0] == fit.options.tolerance
     assert left.get_ylabel() == "OFV (FOCEI)" and right.get_yscale() == "log"
+
+
+def test_convergence_with_nothing_left_to_gain(fit):
+    """A logarithmic axis has no zero; it would go down to the smallest number there is."""
+    trace = dataclasses.replace(fit.trace, decrement=[*fit.trace.decrement[:-1], 0.0])
+    right = rendered(plots.plot_convergence(dataclasses.replace(fit, trace=trace))).axes[1]
+    assert right.get_ylim()[0] > 1e-20
 
 
 def test_convergence_with_priors_and_subjects_kept_aside():

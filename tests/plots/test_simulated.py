@@ -96,6 +96,30 @@ def test_observations_of_an_arm_are_in_its_panel(sim):
     assert seen == {"placebo": [], "100 mg": [1, 2], "300 mg": [], "600 mg": [3]}
 
 
+class Two(Oral):
+    def observe(self, theta, p, x):
+        return dict(cp=dn.Normal(x.central / p.v, theta.sd), effect=dn.Normal(10 - x.central / p.v, theta.sd))
+
+
+def test_observations_of_numbered_endpoints_are_found():
+    """DVID 1, 2 stand for the model's endpoints by position, as in a fit."""
+    two = dn.simulate(Two(), dn.virtual_population(5, dn.Dose(100)), times=TIMES)
+    data = dn.read_nonmem(pd.DataFrame(dict(ID=1, TIME=[1.0, 1.0, 4.0], DV=[3.0, 7.0, 8.0], DVID=[1, 2, 2])))
+    for name, expected in (("cp", [3.0]), ("effect", [7.0, 8.0])):
+        (ax,) = plots.plot_simulation(two, endpoint=name, observed=data).axes
+        assert line(ax, "data").get_ydata().tolist() == expected
+    with pytest.raises(dn.DataError, match=r"Invalid endpoint: got 'ce'.*expected one of cp, effect"):
+        plots.plot_simulation(two, observed=dn.read_nonmem(pd.DataFrame(dict(ID=1, TIME=[1.0], DV=3.0, DVID="ce"))))
+
+
+def test_groups_of_one_label_are_one_group():
+    """Values that a label cannot tell apart are drawn together, not in part."""
+    people = dn.virtual_population(4, dn.Dose(100), covariates={"dose": [1e6, 1e6 + 0.1, 1e6 + 0.2, 3.0]})
+    sim = dn.simulate(Oral(), people, times=TIMES)
+    (ax,) = plots.plot_simulation(sim, by="dose").axes
+    assert line(ax, "1e+06").get_ydata() == pytest.approx(np.median(sim.values()[0, :3], axis=0))
+
+
 def test_a_median_of_zero_is_not_lost_in_silence(sim):
     figure = rendered(plots.plot_simulation(sim, scale="log"))
     assert notes(figure.axes[0]) == ["not positive"]

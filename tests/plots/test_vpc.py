@@ -93,7 +93,8 @@ def test_strata_corrections_and_scales(sets):
 
 
 def test_censored_observations_have_a_second_panel(censored):
-    found = dn.vpc(censored, bins="unique")
+    found = dn.vpc(censored, bins="unique", quantiles=(0.05, 0.5, 0.75, 0.95))
+    assert (np.isnan(found.table["SIM_LOW"]) & np.isfinite(found.table["SIM_HIGH"])).any()
     for width in (180, 85):
         figure = rendered(plots.plot_vpc(found, scale="log", width=width))
         upper, lower = figure.axes
@@ -102,6 +103,30 @@ def test_censored_observations_have_a_second_panel(censored):
         assert min(low for _, low, _, _ in corners(upper)) == 0.5
         rows = found.blq[["X_LOW", "SIM_LOW", "X_HIGH", "SIM_HIGH"]].to_numpy(float).round(6)
         assert corners(lower) == {tuple(row) for row in rows.tolist()}
+
+
+def test_an_interval_of_which_one_end_is_known_is_seen(censored):
+    """Under prediction correction the limit is not one number, and no box can be drawn down to it."""
+    found = dn.vpc(censored, bins="unique", prediction_corrected=True, stratify="arm")
+    known = np.isfinite(found.table[["SIM_LOW", "SIM_MEDIAN", "SIM_HIGH"]].to_numpy())
+    tops = found.table[~known[:, 0] & ~known[:, 1] & known[:, 2]]
+    panels = dict(zip(found.strata, rendered(plots.plot_vpc(found)).axes, strict=False))
+    assert len(tops)
+    for row in tops.to_dict("records"):
+        assert any((line.get_ydata() == row["SIM_HIGH"]).all() for line in panels[row["STRATUM"]].lines)
+
+
+def test_intervals_reach_to_an_upper_limit():
+    people = drawn(Bolus(), bolus_people(), upper=8.0)
+    found = dn.vpc(dn.simulate(Bolus(), people, replicates=60), bins="unique")
+    cut = found.table[np.isfinite(found.table["SIM_LOW"]) & np.isnan(found.table["SIM_HIGH"])]
+    upper, lower = rendered(plots.plot_vpc(found)).axes
+    tops = {(low, high) for _, low, _, high in corners(upper)}
+    assert len(cut) and {(round(low, 6), 8.0) for low in cut["SIM_LOW"]} <= tops
+    assert lower.get_ylabel() == "Share above ULOQ" and lines(upper, "ULOQ")[0].get_ydata()[0] == 8.0
+    corrected = dn.vpc(dn.simulate(Bolus(), people, replicates=60), bins="unique", prediction_corrected=True)
+    known = np.isfinite(corrected.table[["SIM_LOW", "SIM_HIGH"]]).any(axis=1).sum()
+    assert len(corners(rendered(plots.plot_vpc(corrected)).axes[0])) == known
 
 
 def test_counts_have_a_panel_for_each_class():
@@ -156,6 +181,8 @@ def test_axes_of_the_caller_and_refusals(sets, censored):
         plots.plot_vpc(dn.vpc(sets), scale="sqrt")
     with pytest.raises(dn.ModelError, match="`units`"):
         plots.plot_vpc(dn.vpc(sets), units={"y": "mg"})
+    with pytest.raises(dn.ModelError, match="`level`: got 95"):
+        plots.plot_npde(dn.npde(sets), level=95)
     with pytest.raises(dn.ModelError, match="`endpoint`: got 'cp'"):
         plots.plot_npde(dn.npde(sets), endpoint="cp")
 

@@ -134,6 +134,19 @@ def test_dropout_ends_doses_and_observations():
     assert found.table()["DV"].isna().sum() == sum(t >= 24 for t in TIMES)
 
 
+def test_covariates_that_change_stand_in_the_table():
+    class Weighed(Infused):
+        def individual(self, theta, eta, cov):
+            return dict(ka=theta.ka, cl=theta.cl * exp(eta.cl) * cov.wt / 70, v=theta.v * exp(eta.v))
+
+    weight = {"wt": ([0.0, 20.0], [60.0, 75.0])}
+    population = dn.Population([dn.Subject(i, ADDITIONAL, covariates=weight) for i in (1, 2)])
+    rule = dn.Adaptive([12.0, 24.0], lambda visit: {"factor": visit.factor})
+    found = dn.simulate(Weighed(), population, TIMES, replicates=2, adapt=rule, seed=1)
+    plain = dn.simulate(Weighed(), population, TIMES, replicates=2, seed=1)
+    pd.testing.assert_frame_equal(found.table(), plain.table())
+
+
 class Events(Infused):
     """Counts that follow the concentration, whose draws take a number of random numbers that depends on the rate."""
 

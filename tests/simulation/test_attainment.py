@@ -145,6 +145,8 @@ def test_the_interval_between_replicates_holds_the_next_trial():
         (dict(target={}), "got an empty dict"),
         (dict(target=5), "`target`: got 5. It is a dict such as"),
         (dict(target=lambda t: t["AUC"]), "got float64 of shape (600,) from the function. It returns a bool"),
+        (dict(target={"AUC": ([300], 600)}), "got ([300], 600) for AUC"),
+        (dict(by=3), "`by`: got 3. The table has"),
         (dict(by="dose"), "`by`: got 'dose'. The table has"),
         (dict(level=95), "`level`: got 95. It is a number between 0 and 1"),
     ],

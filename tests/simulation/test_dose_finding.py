@@ -128,6 +128,7 @@ def test_the_uncertainty_of_the_parameters_lowers_what_one_can_be_sure_of():
         (dict(probability=90), "`probability`: got 90"),
         (dict(judged_by="MEAN"), "`judged_by`: got 'MEAN'. It is one of 'PROPORTION', 'LOW', 'REP_LOW'"),
         (dict(judged_by="REP_LOW"), "`judged_by`: got 'REP_LOW'. It needs several replicates. Give replicates=200"),
+        (dict(judged_by="REP_LOW", uncertainty=pd.DataFrame({"cl": [2.0]})), "`judged_by`: got 'REP_LOW'. It needs"),
         (dict(choose="first"), "`choose`: got 'first'"),
         (dict(exposed=lambda sim: 5), "`exposed`: got int. The function returns a table"),
         (dict(covariates={"DOSE": 1.0}), "`covariates`: got 'DOSE'"),

@@ -169,6 +169,8 @@ def test_mistakes(fine, rough, people):
         with pytest.raises(dn.ModelError) as error:
             dn.exposure(fine, **arguments)
         assert message in str(error.value)
+    with pytest.raises(dn.ModelError, match=r"`sim`: got DataFrame. It is what dn.simulate returns"):
+        dn.exposure(fine.table())
     with pytest.raises(dn.ModelError, match=r"`of`: got 'dv'. The simulation has no residual error. Simulate with"):
         dn.exposure(replace(fine, dv=None), of="dv")
     with pytest.raises(dn.ModelError, match=r"`sim`: got 1 time\(s\) for subject 1. An exposure needs two or more"):

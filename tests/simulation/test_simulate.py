@@ -212,6 +212,22 @@ def test_residuals_are_independent_and_have_their_variance():
     within(np.corrcoef(both.T) - np.eye(6), 0.0, np.full((6, 6), 1 / np.sqrt(len(both))))
 
 
+def test_observations_under_m4_are_positive():
+    """The normal distribution above zero, as in the likelihood, also where nearly all of it is cut off."""
+
+    class Above(dn.Model):
+        mean = dn.Real(0.3)
+        sd = dn.Positive(1.0)
+
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(theta.mean, theta.sd, blq="M4"))
+
+    for mean in (0.3, -4.0, -29.0, -31.0, -200.0):
+        y = dn.simulate(Above(), undosed(100), [1.0], replicates=50, at={"mean": mean}, seed=1).values("dv").ravel()
+        expected = stats.truncnorm(-mean, np.inf, loc=mean) if mean > -25 else stats.expon(scale=-1 / mean)
+        assert y.min() > 0 and stats.kstest(y, expected.cdf).pvalue > 1e-3
+
+
 class Fixed(dn.Model):
     """The same distribution for everyone: every observation is drawn on its own all the same."""
 
@@ -287,6 +303,16 @@ def test_chunks_change_nothing(monkeypatch):
         pd.testing.assert_frame_equal(parts.table()[["REP", "ID", "TIME"]], whole.table()[["REP", "ID", "TIME"]])
 
 
+def test_a_chunk_in_which_nobody_is_observed(monkeypatch):
+    """A subject with a dose alone, among others, is no reason to refuse the population."""
+    given = [dn.Subject(i, dn.Dose(10.0), ([1.0, 2.0], None) if i != 2 else None) for i in (1, 2, 3)]
+    whole = dn.simulate(Bolus(), dn.Population(given), replicates=2)
+    monkeypatch.setattr(design, "NUMBERS", 1)
+    parts = dn.simulate(Bolus(), dn.Population(given), replicates=2)
+    assert parts.subject.tolist() == [0, 0, 2, 2]
+    np.testing.assert_allclose(parts.dv, whole.dv, rtol=1e-12)
+
+
 def test_the_same_people_whatever_is_given_to_them():
     a = dn.simulate(Bolus(), people(5), [1.0], replicates=3, seed=9)
     b = dn.simulate(Bolus(), people(5, 250.0), [1.0, 7.0], replicates=6, seed=9)
@@ -295,6 +321,12 @@ def test_the_same_people_whatever_is_given_to_them():
     again = dn.simulate(Bolus(), people(5), [1.0], replicates=3, seed=9)
     np.testing.assert_array_equal(a.dv, again.dv)
     assert not np.allclose(a.dv, dn.simulate(Bolus(), people(5), [1.0], replicates=3, seed=10).dv)
+
+
+def test_random_effects_have_nothing_to_do_with_covariates_of_the_same_seed():
+    drawn = np.random.default_rng(1).standard_normal(400)
+    sim = dn.simulate(Categories(), undosed(400), [1.0], seed=1)
+    assert abs(np.corrcoef(drawn, sim.eta[0, :, 0])[0, 1]) < 4.5 / np.sqrt(400)
 
 
 def test_typical_subjects_and_values_of_a_model():
@@ -387,6 +419,25 @@ def test_curves_without_a_value_are_named():
     with pytest.warns(UserWarning, match=r"\d+ of 10 curves have values that are not finite \(subject"):
         sim = dn.simulate(Explodes(), undosed(10), [1.0])
     np.testing.assert_array_equal(np.isnan(sim.values()[0, :, 0]), sim.eta[0, :, 0] > 0)
+
+
+DISCRETE = {
+    "counts": lambda a: torch.distributions.Poisson(exp(a)),
+    "binary": lambda a: torch.distributions.Bernoulli(logits=a),
+    "categories": lambda a: torch.distributions.Categorical(logits=torch.stack([0 * a, a], -1)),
+    "negative binomial": lambda a: torch.distributions.NegativeBinomial(5.0 + 0 * a, logits=a),
+}
+
+
+@pytest.mark.parametrize("kind", DISCRETE)
+def test_a_curve_without_a_value_does_not_sink_the_others(kind):
+    class Lost(Explodes):
+        def observe(self, theta, p, x):
+            return dict(dv=DISCRETE[kind](p.a))
+
+    with pytest.warns(UserWarning, match="curves have values that are not finite"):
+        sim = dn.simulate(Lost(), undosed(40), [1.0, 2.0], replicates=2)
+    np.testing.assert_array_equal(np.isnan(sim.values("dv")), np.repeat(sim.eta > 0, 2, axis=2))
 
 
 def test_pooled_fits_have_no_random_effects_to_draw():

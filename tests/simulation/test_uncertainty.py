@@ -2,13 +2,16 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import exp
 
 import deepnlme as dn
+from deepnlme.estimation.draws import natural_draws
 
 DATASETS = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -128,6 +131,25 @@ def test_draws_of_weights(fit):
         np.testing.assert_allclose(cl[r], expected, rtol=1e-10)
 
 
+class Module(Learned):
+    """A module of torch, whose weights all rows of a batch share."""
+
+    net = dn.Network(torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1)), inputs=1)
+
+
+def test_draws_of_the_weights_of_a_module(fit):
+    """Each replicate is predicted with its own weights, not with those of the first one."""
+    bent = dn.evaluate_ofv(Module(), fit.population)
+    free = bent.free + 0.3 * np.random.default_rng(1).standard_normal((3, len(bent.free)))
+    sim = dn.simulate(bent, fit.population, uncertainty=SimpleNamespace(
+        draws=natural_draws(bent.joint.space, free), free_draws=free), residual=False)  # fmt: skip
+    theta = list(bent.joint.space.free_theta)
+    for r in range(3):
+        at = {**sim.parameters[theta].iloc[r].to_dict(), "net": free[r, bent.joint.space.weights["net"]]}
+        expected = dn.predict(bent.model, fit.population, at=at, eta=sim.eta[r])
+        np.testing.assert_allclose(sim.ipred[r], expected["IPRED"], rtol=1e-9)
+
+
 def test_a_table_at_the_estimates_changes_nothing(fit):
     table = pd.DataFrame([{n: fit.estimates[n] for n in fit.joint.space.names}] * 2)
     a, b = dn.simulate(fit, fit.population, uncertainty=table), dn.simulate(fit, fit.population, replicates=2)
@@ -160,6 +182,7 @@ def test_without_a_covariance_matrix_there_is_advice(fit):
             lambda t: t.assign(cl=[2.0, np.nan]),
             r"row 1: got nan for `cl`, expected a finite number. Leave failed draws",
         ),
+        (lambda t: t.astype(object).assign(cl=[2.0, "a"]), r"row 1: got 'a' for `cl`, expected a finite number"),
         (lambda t: t.to_numpy(), r"got ndarray, expected None, True"),
     ],
 )

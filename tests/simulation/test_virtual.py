@@ -220,6 +220,10 @@ MISTAKES = [
         "got nan for person 2. The values of a covariate are all texts or all numbers",
     ),
     (dict(covariates={"wt": lambda c: [1.0]}), "got 1 values"),
+    (
+        dict(covariates={"bmi": lambda c: c["wt"] / 3, "wt": 70.0}),
+        "`covariates['bmi']`: got a function that reads 'wt'. The covariates before it are none. Put it before",
+    ),
     (dict(covariates={"wt": dn.LogNormal(70, -0.2)}), "got LogNormal with sd -0.2. A standard deviation is positive"),
     (dict(covariates={"wt": dn.Normal(70, 0)}), "got Normal with sd 0"),
     (dict(covariates={"wt": dn.LogNormal(-70, 0.2)}), "A median of LogNormal is positive"),

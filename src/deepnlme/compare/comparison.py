@@ -19,6 +19,8 @@ from deepnlme.data import Population
 from deepnlme.errors import ConvergenceError, DataError, ModelError, invalid
 from deepnlme.estimation import Fit, Method
 
+PAIRS = "Pairs of names (reduced, full), or (reduced, full, boundary)"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,10 +28,10 @@ class Comparison:
 
     Attributes:
         reference: Name of the fit that the others are compared with.
-        table: One row per fit: method, OFV, -2LL, dOFV, OFV reported (of other programs), penalty, parameters,
-            effective (parameters), AIC, BIC, converged, condition number, seconds. dOFV is the difference of -2LL,
-            which is that of the OFV unless one of the models has observations that are not normal, whose constants
-            the OFV does not leave out. NaN where a comparison is refused.
+        table: One row per fit: method, OFV, -2LL, dOFV, OFV reported (of other programs), penalty, parameters (NaN
+            where another program's are not mapped), effective (parameters), AIC, BIC, converged, condition number,
+            seconds. dOFV is the difference of -2LL, which is that of the OFV unless one of the models has observations
+            that are not normal, whose constants the OFV does not leave out. NaN where a comparison is refused.
         refused: Why, by fit.
         parameters: Estimate, SE and RSE% of every parameter, columns by fit.
         shrinkage: Of etas and eps, a column per fit [%].
@@ -149,6 +151,8 @@ def _tests(
     """Tests of the pairs that the declarations show or the caller names, and why others could not be made."""
     by_name = {e.name: e.fit for e in found if e.ours and e.fit is not None}
     tests, notes = [], []
+    if isinstance(nested, str) or not isinstance(nested, Iterable):
+        raise ModelError(invalid("nested", repr(nested), PAIRS, fix='Use nested=[("base", "full")]'))
     declared = [_declared(pair, by_name) for pair in nested]
     for reduced, full, boundary in declared:
         ratio = likelihood_ratio(by_name[reduced], by_name[full], boundary)
@@ -174,9 +178,8 @@ def _tests(
 
 
 def _declared(pair: Any, by_name: Mapping[str, Fit]) -> tuple[str, str, int | None]:
-    expected = "Pairs of names (reduced, full), or (reduced, full, boundary)"
     if not isinstance(pair, tuple | list) or len(pair) not in (2, 3):
-        raise ModelError(invalid("nested", repr(pair), expected))
+        raise ModelError(invalid("nested", repr(pair), PAIRS))
     for name in pair[:2]:
         if name not in by_name:
             raise ModelError(invalid("nested", repr(name), f"Fitted here are {', '.join(by_name)}"))
@@ -194,8 +197,11 @@ def _held_out(
     usable = [(first, first.fit), *((e, e.fit) for e in found if e.fit is not None and e is not first)]
     for entry, fit in usable:
         seen = shared_subjects(held_out, fit.population)
+        how = "are in the data of"
+        if not seen and fit.held_out is not None:
+            seen, how = shared_subjects(held_out, fit.held_out), "were kept aside for early stopping by"
         if seen:
-            expected = f"{len(seen)} of its subjects are in the data of {entry.name}"
+            expected = f"{len(seen)} of its subjects {how} {entry.name}"
             fix = "Fit to others: train, test = population.split(0.25)"
             raise ModelError(invalid("held_out", f"subject {seen[0]!r}", expected, fix=fix))
     rows, notes = {}, []

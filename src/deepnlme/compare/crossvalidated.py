@@ -54,6 +54,10 @@ class CrossValidation:
         rows = {}
         for name in self.folds["model"].unique():
             own, base = self._done(name), self._done(self.reference)
+            if not len(own):
+                nothing = dict.fromkeys(("-2LL", "SE", "d-2LL", "SE d"), math.nan)
+                rows[name] = {"folds": 0, "converged": 0, **nothing, "seconds": 0.0}
+                continue
             total, error = _total(own, own["-2LL"])
             both = own.loc[own.index.isin(base.index)]
             gain, gain_error = _total(both, both["-2LL"] - base["-2LL"])
@@ -102,9 +106,10 @@ class CrossValidation:
             f"{self.method}, reference: {self.reference}"
         )
         table = self.table.to_string(float_format="{:.3f}".format, na_rep="")  # type: ignore[arg-type]
-        shown = self.distances
-        shown = shown[[c for c in shown.columns if not c.startswith("SE ")]]
-        parts = [head, table, shown.to_string(float_format="{:.4g}".format, na_rep="")]  # type: ignore[arg-type]
+        parts, shown = [head, table], self.distances
+        if len(shown):
+            shown = shown[[c for c in shown.columns if not c.startswith("SE ")]]
+            parts.append(shown.to_string(float_format="{:.4g}".format, na_rep=""))  # type: ignore[arg-type]
         return "\n\n".join([*parts, "\n".join(self.notes)] if self.notes else parts)
 
 

@@ -73,6 +73,8 @@ def _checked(models: Any, options: Options | None) -> dict[str, tuple[Model, Opt
         got = type(models).__name__ if not isinstance(models, Mapping) else "an empty dict"
         raise ModelError(invalid("models", got, 'It is a dict such as {"base": Base(), "full": Full()}'))
     shared = Options() if options is None else options
+    if not isinstance(shared, Options):
+        raise ModelError(invalid("options", type(shared).__name__, "They are dn.Options(...), or None"))
     out = {}
     for name, value in models.items():
         model, own = value if isinstance(value, tuple | list) and len(value) == 2 else (value, shared)

@@ -35,8 +35,9 @@ class PredictiveDistance:
         unconverged: Ids of subjects whose random effects were not found.
         subject_ofv: Contribution of each subject to the OFV.
         predictions: One row per observation that is not censored: ID TIME ENDPOINT DV PRED IPRED LOW HIGH.
-        table: One row per endpoint: observations, RMSE, MAE and MDLR (median of abs log(DV/prediction)) of PRED and
-            IPRED, and the share of the observations inside the 90% interval of new subjects [%].
+        table: One row per endpoint: observations, RMSE, MAE and MDLR (median of abs log(DV/prediction) where both
+            are positive) of PRED and IPRED, and the share of the observations inside the 90% interval of new
+            subjects [%].
     """
 
     method: str

@@ -40,7 +40,8 @@ class Entry:
     def estimates(self) -> dict[str, float]:
         """By our names, or by theirs where these are not mapped."""
         if self.fit is not None:
-            return self.fit.estimates
+            known = self.fit.method.uses_omega  # else the variances are what was declared
+            return {n: v for n, v in self.fit.estimates.items() if known or not n.startswith("omega[")}
         return self.external.estimates if self.external is not None else {}
 
     @property
@@ -74,6 +75,8 @@ class Entry:
             out.append(
                 f"{fit.status.value}; random effects not found for {lost} subjects" if lost else fit.status.value
             )
+        if fit.covariance is not None and not fit.covariance.ok:
+            out.append(f"no standard errors: {fit.covariance.message}")
         if fit.joint.space.has_priors:
             penalised = "penalised by priors: its OFV, which is without the penalty, is not at its minimum"
             out.append(f"{penalised}; AIC and BIC count effective parameters" if fit.joint.space.weights else penalised)
@@ -167,7 +170,7 @@ def row(entry: Entry, reference: Entry, refused: str) -> dict[str, Any]:
     out |= nothing
     out["OFV reported"] = external.ofv if external is not None and external.ofv is not None else math.nan
     out["penalty"] = fit.penalty if fit is not None else math.nan
-    out["parameters"] = fit.n_parameters if fit is not None else len(entry.estimates)
+    out["parameters"] = fit.n_parameters if fit is not None else math.nan
     out["effective"] = fit.effective_parameters if fit is not None else math.nan
     out["AIC"] = fit.aic if fit is not None and not refused else math.nan
     out["BIC"] = fit.bic if fit is not None and not refused else math.nan

@@ -74,6 +74,8 @@ class Kept:
             return cls(None, head)
         made = cls(Path(path), head)
         assert made.path is not None
+        if made.path.is_dir():
+            raise ModelError(invalid("checkpoint", str(path), "It is a folder", fix="Give a file in it"))
         if not made.path.parent.is_dir():
             raise ModelError(invalid("checkpoint", str(path), f"There is no folder {made.path.parent}", fix="Make it"))
         if made.path.exists():

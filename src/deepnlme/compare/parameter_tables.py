@@ -21,7 +21,7 @@ def read_parameter_table(path: str | Path, program: str, ofv: float | None = Non
       omega_... are standard deviations: ``{"omega[ka]": ("omega_ka", lambda sd: sd**2)}``.
     - ``"nlmixr2"``: ``write.csv(fit$parFixedDf, ...)``: Estimate, SE, and BSV(CV%) or BSV(SD), which become variances
       ``omega[tka]`` beside the estimate ``tka``, which is on the scale of its transformation (mostly the logarithm):
-      ``{"ka": ("tka", math.exp), "omega[ka]": "omega[tka]"}``.
+      ``{"ka": ("tka", math.exp), "omega[ka]": "omega[tka]"}``. A column BSV(CV% or SD) mixes both and is not read.
 
     Args:
         path: The file.
@@ -139,7 +139,11 @@ def _nlmixr2(table: pd.DataFrame, path: Path, ofv: float | None, method: str) ->
         if math.isfinite(omega):
             estimates[f"omega[{label}]"] = omega
     shrinkage = {n: s for n, s, v in zip(labels, shrunk.tolist(), variance, strict=True) if np.isfinite([s, v]).all()}
-    return ExternalFit("nlmixr2", str(path), method=method, ofv=ofv, estimates=estimates, se=se, shrinkage=shrinkage)
+    mixed = _column(table, path, ["BSV(CV% or SD)"], needed=False)
+    notes = (f"omegas were not read: {mixed} does not tell a CV from a standard deviation",) if mixed else ()
+    return ExternalFit(
+        "nlmixr2", str(path), method=method, ofv=ofv, estimates=estimates, se=se, shrinkage=shrinkage, warnings=notes
+    )
 
 
 READERS = {"monolix": _monolix, "nlmixr2": _nlmixr2}

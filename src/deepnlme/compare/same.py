@@ -122,14 +122,19 @@ def _is_discrete(distribution: object) -> bool:
 
 
 def shared_subjects(population: Population, fitted: Population) -> list:
-    """Ids of subjects of the first that are, with the same observations, in the second."""
+    """Ids of subjects of the first that the second has too: the observations of one are all among the other's."""
 
     def content(p: Population) -> dict:
         r, starts = p.records, p.starts
         return {
-            id: (r.time[a:b].tobytes(), r.dv[a:b][r.observed[a:b]].tobytes())
+            id: set(zip(r.time[a:b][seen].tolist(), r.dv[a:b][seen].tolist(), strict=True))
             for id, a, b in zip(p.ids, starts[:-1], starts[1:], strict=True)
+            for seen in [r.observed[a:b]]
         }
 
     theirs = content(fitted)
-    return [id for id, found in content(population).items() if theirs.get(id) == found]
+    return [
+        id
+        for id, own in content(population).items()
+        if own and theirs.get(id) and (own <= theirs[id] or own >= theirs[id])
+    ]

@@ -36,7 +36,7 @@ def _fits(table: pd.DataFrame, refused: dict[str, int]) -> str:
     formats: dict[str, Callable[[Any], str]] = {
         "OFV": _decimals(4), "-2LL": _decimals(4), "dOFV": _decimals(4), "OFV reported": _decimals(4),
         "penalty": _decimals(4), "effective": _decimals(1), "AIC": _decimals(2), "BIC": _decimals(2),
-        "condition number": _number(3), "seconds": _decimals(2),
+        "parameters": _decimals(0), "condition number": _number(3), "seconds": _decimals(2),
     }  # fmt: skip
     shown = pd.DataFrame(index=table.index)
     for column in table.columns:

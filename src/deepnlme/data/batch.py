@@ -64,7 +64,8 @@ class Batch:
     """Padded tensors of a set of rows. Axes: R rows, T records, N slots, D doses, E events.
 
     A *slot* is a place where the observation model is evaluated; slots are grouped by endpoint. Padding repeats a
-    valid entry, so that nothing infinite is ever computed there; `slot_valid` and `dose_valid` tell it apart.
+    valid entry, so that nothing infinite is computed there that is not elsewhere; `slot_valid` and `dose_valid` tell
+    it apart. The slots of a subject without an observation of the endpoint are at its first record.
 
     Attributes:
         time: [R, T] time that never decreases within a row (a reset may restart the data's own clock).

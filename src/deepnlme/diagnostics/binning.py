@@ -104,7 +104,7 @@ def check_bins(index: np.ndarray, edges: np.ndarray, where: str = "", least: int
         other = f"bin {b}" if b else "the next one"
         fix = f"Merge it with {other} (give the edges), ask for fewer bins, or use bins='auto'"
         if len(counts) == 1:
-            fix = "Take strata with more observations"
+            fix = "Take strata with more observations" if where else "There are too few observations for bins"
         raise ModelError(invalid("bins", got, f"Each bin needs at least {least} observations", place, fix))
 
 

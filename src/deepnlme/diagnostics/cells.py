@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from deepnlme.diagnostics.binning import assign, bin_edges, check_bins
-from deepnlme.diagnostics.order import interval, quantiles, shown
+from deepnlme.diagnostics.order import interval, quantiles
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ def quantile_table(
 ) -> pd.DataFrame:
     """Observed quantiles of each bin, and the interval of simulated ones.
 
+    What is shown is the same wherever beyond their limits the censored values may lie. Else it is NaN, and OUTSIDE only
+    if it lies outside wherever they are.
+
     Args:
         cells: The bins.
         y: Observations, censored ones infinite (float [N]).
@@ -105,23 +108,40 @@ def quantile_table(
     rows = []
     for cell in cells:
         own, sets = y[cell.rows], simulated[:, cell.rows]
-        low = None if lower is None else lower[cell.rows]
-        high = None if upper is None else upper[cell.rows]
-        observed = quantiles(own, probabilities, *_limits(own, low, high))
-        each = quantiles(sets, probabilities, *_limits(sets, low, high))  # [Q, R]
-        ends = interval(np.moveaxis(each, -1, 0), level)
+        least = _quantiles(own, sets, probabilities, level, np.inf, upper, cell.rows)
+        most = _quantiles(own, sets, probabilities, level, -np.inf, lower, cell.rows)
         for q, probability in enumerate(probabilities):
-            rows.append(
-                cell.columns() | {"QUANTILE": float(probability)} | against(observed[q], *(end[q] for end in ends))
-            )
+            rows.append(cell.columns() | {"QUANTILE": float(probability)} | against(least[:, q], most[:, q]))
     return pd.DataFrame(rows)
 
 
-def against(observed: Any, low: Any, middle: Any, high: Any) -> dict[str, Any]:
-    """Last columns of a table's row; infinite values are shown as NaN, and compared as what they are."""
-    values = {"OBSERVED": observed, "SIM_LOW": low, "SIM_MEDIAN": middle, "SIM_HIGH": high}
-    out: dict[str, Any] = {name: float(shown(np.asarray(value))) for name, value in values.items()}
-    return out | {"OUTSIDE": bool(observed < low or observed > high)}
+def _quantiles(
+    own: np.ndarray,
+    sets: np.ndarray,
+    probabilities: np.ndarray,
+    level: float,
+    beyond: float,
+    limit: np.ndarray | None,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Observed quantile, lower end, median and upper end, [4, Q], with the values at `beyond` put to their limit."""
+    if limit is not None:
+        own, sets = (np.where(values == beyond, limit[rows], values) for values in (own, sets))
+    ends = interval(np.moveaxis(quantiles(sets, probabilities), -1, 0), level)
+    return np.stack([quantiles(own, probabilities), *ends])
+
+
+def against(least: Sequence[Any] | np.ndarray, most: Sequence[Any] | np.ndarray | None = None) -> dict[str, Any]:
+    """Last columns of a table's row.
+
+    Args:
+        least: The least that the observed value, lower end, median and upper end may be.
+        most: The most; the same by default. Where they differ the table has NaN.
+    """
+    most = least if most is None else most
+    names = ("OBSERVED", "SIM_LOW", "SIM_MEDIAN", "SIM_HIGH")
+    out: dict[str, Any] = {n: float(a) if a == b else np.nan for n, a, b in zip(names, least, most, strict=True)}
+    return out | {"OUTSIDE": bool(most[0] < least[1] or least[0] > most[3])}
 
 
 def share_table(
@@ -145,17 +165,5 @@ def share_table(
         own, sets = y[cell.rows], simulated[:, cell.rows]
         for label, belongs in classes:
             ends = interval(belongs(sets).mean(1), level)
-            rows.append(cell.columns() | {column: label} | against(belongs(own).mean(), *ends))
+            rows.append(cell.columns() | {column: label} | against((belongs(own).mean(), *ends)))
     return pd.DataFrame(rows)
-
-
-def _limits(
-    values: np.ndarray, low: np.ndarray | None, high: np.ndarray | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Largest lower and smallest upper limit at which a value of each sample was censored, [...]."""
-    below = above = None
-    if low is not None and np.isfinite(low).any():
-        below = np.where(np.isneginf(values), low, -np.inf).max(-1)
-    if high is not None and np.isfinite(high).any():
-        above = np.where(np.isposinf(values), high, np.inf).min(-1)
-    return below, above

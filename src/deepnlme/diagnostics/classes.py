@@ -32,7 +32,10 @@ def classes_of(found: Replicated, ends: Sequence[float] | None) -> list[Class]:
         ModelError: Values that are not whole numbers, without ends; or ends that do not increase.
     """
     if ends is not None:
-        at = np.atleast_1d(np.asarray(ends, dtype=float))
+        try:
+            at = np.atleast_1d(np.asarray(ends, dtype=float))
+        except (TypeError, ValueError):
+            at = np.zeros(0)
         if at.ndim != 1 or not len(at) or not np.isfinite(at).all() or (np.diff(at) <= 0).any():
             expected = "Give the upper ends of the classes, increasing"
             raise ModelError(invalid("classes", repr(ends), expected, "", "For example [0, 1, 5]"))

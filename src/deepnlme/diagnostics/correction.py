@@ -78,7 +78,8 @@ def variability_correction(first: Correction, pred: np.ndarray, cell: np.ndarray
     """Bring the spread of prediction-corrected values to the one that is typical of the bin, too.
 
     pvcY = PREDbin + (pcY - PREDbin) sd_bin / sd, sd the standard deviation of the prediction-corrected simulated values
-    of the observation, sd_bin the median of them in the bin. Observations without spread stay as they are.
+    of the observation, sd_bin the median of them in the bin. Observations without spread, and those that the prediction
+    correction has left alone, stay as they are.
 
     Args:
         first: The prediction correction.
@@ -90,7 +91,7 @@ def variability_correction(first: Correction, pred: np.ndarray, cell: np.ndarray
     """
     sd = first.slope * simulated.std(0, ddof=1)
     ratio = np.where(sd > 0, _medians(sd, cell) / np.where(sd > 0, sd, 1.0), 1.0)
-    ratio = np.where(ratio > 0, ratio, 1.0)
+    ratio = np.where((ratio > 0) & ~first.uncorrected, ratio, 1.0)
     centre = _medians(pred, cell)
     return replace(first, shift=centre + ratio * (first.shift - centre), slope=ratio * first.slope)
 
@@ -110,6 +111,8 @@ def correction_of(
                 invalid("variability_corrected", True, expected, "", "Use prediction_corrected=True as well")
             )
         return Correction.none(len(found.y))
+    if isinstance(bound, bool) or not isinstance(bound, int | float | np.number) or not np.isfinite(bound):
+        raise ModelError(invalid("lower_bound", repr(bound), "It is a number"))
     pred = found.pred()
     first = prediction_correction(pred, cell, bound, log, found.ids)
     return variability_correction(first, pred, cell, found.simulated) if variability else first

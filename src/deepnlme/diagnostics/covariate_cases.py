@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from deepnlme.data import Population, Records
+from deepnlme.diagnostics.arguments import check_mapping
 from deepnlme.errors import DataError, invalid
 
 FEW = 5
@@ -43,6 +44,7 @@ def reference_of(population: Population, given: Mapping[str, Any]) -> dict[str, 
     Raises:
         DataError: An unknown covariate, or a value that it cannot have.
     """
+    check_mapping("reference", given, '{"wt": 70}')
     out = {}
     for name in population.covariates:
         values, levels = _baseline(population, name)
@@ -73,6 +75,8 @@ def cases_of(population: Population, covariates: Any, basis: Mapping[str, float]
     """
     if covariates is None or isinstance(covariates, str):
         covariates = list(population.covariates) if covariates is None else [covariates]
+    if not isinstance(covariates, Iterable):
+        raise DataError(invalid("covariates", repr(covariates), 'It is names, or values by name: {"wt": [50, 90]}'))
     given = dict(covariates) if isinstance(covariates, Mapping) else dict.fromkeys(covariates)
     cases = []
     for name, values in given.items():

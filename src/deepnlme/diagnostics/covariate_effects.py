@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from deepnlme.axes import Names
+from deepnlme.diagnostics.arguments import check_level, check_whole
 from deepnlme.diagnostics.covariate_cases import Case, cases_of, reference_of, shown, virtual_subjects
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
@@ -68,7 +69,7 @@ def covariate_effects(
 
     Source: Marier et al. 2022, CPT Pharmacometrics Syst Pharmacol 11:1283 (forest plots of covariate effects).
     """
-    _check(fit, level, draws, between)
+    _check(fit, level, draws, between, seed)
     basis = reference_of(fit.population, reference or {})
     cases = cases_of(fit.population, covariates, basis)
     free = fit.free[None] if uncertainty is None else parameter_draws(fit, draws, uncertainty, seed)
@@ -83,14 +84,12 @@ def covariate_effects(
     return table
 
 
-def _check(fit: Any, level: Any, draws: Any, between: Any) -> None:
+def _check(fit: Any, level: Any, draws: Any, between: Any, seed: Any) -> None:
     if not isinstance(fit, Fit):
         raise ModelError(invalid("fit", type(fit).__name__, "It is what dn.fit or dn.evaluate_ofv returns"))
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise ModelError(invalid("level", repr(level), "It is a number between 0 and 1, such as 0.9"))
-    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 2:
-        fix = "Use uncertainty=None for no interval"
-        raise ModelError(invalid("draws", repr(draws), "It is a whole number of at least 2", fix=fix))
+    check_level(level)
+    check_whole("draws", draws, 2, "Use uncertainty=None for no interval")
+    check_whole("seed", seed, 0)
     if between and not fit.method.uses_omega:
         expected = f"{fit.method.name} does not estimate Omega"
         raise ModelError(invalid("between", "True", expected, fix="Fit with dn.FOCE(), or use between=False"))
@@ -127,6 +126,9 @@ def _ratio(name: str, value: np.ndarray) -> np.ndarray:
 def _individual(joint: Joint, free: np.ndarray, standard: np.ndarray) -> dict[str, np.ndarray]:
     """Individual parameters of every draw and subject by name: [D, n], and [D, n, M] for vectors."""
     d, n = len(free), len(joint.population)
+    if d > 1 and joint.space.row_size < joint.space.size:  # weights that all rows share: one draw at a time
+        each = [_individual(joint, free[i : i + 1], standard[i : i + 1]) for i in range(d)]
+        return {name: np.concatenate([found[name] for found in each]) for name in each[0]}
     batch = joint.batch.take(torch.arange(n).repeat(d))
     z = np.repeat(standard[:, None], n, 1)
     z[:, 0] = 0.0
@@ -157,6 +159,9 @@ def _quantities(p: dict[str, np.ndarray], wanted: Any) -> dict[str, np.ndarray]:
     shape = next(iter(p.values())).shape[:2]
     out = {}
     for name, function in wanted.items():
+        if not callable(function):
+            expected = "It is a function of the parameters, as lambda p: 100 / p.cl"
+            raise ModelError(invalid(f"quantities[{name!r}]", repr(function), expected))
         value = np.asarray(function(Names("p", p)), dtype=float)
         if value.shape not in (shape, ()):
             expected = "The function makes one number for each subject from p, as lambda p: 100 / p.cl"

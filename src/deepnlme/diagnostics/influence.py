@@ -6,7 +6,6 @@ Source: Cook, Weisberg 1982, Residuals and influence in regression; Pregibon 198
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,9 +91,7 @@ class Influence:
         return f"<Influence of {len(self.ids)} subjects, {self.method}>"
 
 
-def influence(
-    fit: Fit, method: str = "approximate", subjects: Sequence[Any] | None = None, *, progress: bool = True
-) -> Influence:
+def influence(fit: Fit, method: str = "approximate", subjects: Any = None, *, progress: bool = True) -> Influence:
     """Leave out every subject in turn and measure what changes.
 
     With f = -log L - log prior and its part f_i of subject i, "approximate" takes one Newton step from the estimates,
@@ -113,7 +110,7 @@ def influence(
     Args:
         fit: The fit.
         method: "approximate" (a few evaluations of the OFV) or "refit" (as many fits as subjects).
-        subjects: Ids of the subjects to leave out; all by default.
+        subjects: Ids of the subjects to leave out, or one id; all by default.
         progress: Show a progress bar.
 
     Returns:
@@ -134,7 +131,7 @@ def influence(
         raise DataError(invalid("population", "1 subject", "Influence compares fits without one of several"))
     which = _positions(fit, subjects)
     whole = _Whole.of(fit)
-    done = (_one_step if method == "approximate" else _refitted)(whole, which, progress)
+    done = _one_step(whole, which) if method == "approximate" else _refitted(whole, which, progress)
     return _measured(whole, method, which[: len(done)], done)
 
 
@@ -217,11 +214,11 @@ def _definite(matrix: np.ndarray) -> bool:
     return bool(np.linalg.eigvalsh(matrix / np.sqrt(np.outer(diagonal, diagonal))).min() > 1e-10)
 
 
-def _positions(fit: Fit, subjects: Sequence[Any] | None) -> np.ndarray:
+def _positions(fit: Fit, subjects: Any) -> np.ndarray:
     ids = list(fit.population.ids)
     if subjects is None:
         return np.arange(len(ids))
-    wanted = [subjects] if isinstance(subjects, str | int) else list(subjects)
+    wanted: list[Any] = [subjects] if np.ndim(subjects) == 0 else list(subjects)
     unknown = [i for i in wanted if i not in ids]
     if unknown or not wanted:
         shown = ", ".join(str(i) for i in ids[:5]) + (" ..." if len(ids) > 5 else "")
@@ -229,9 +226,8 @@ def _positions(fit: Fit, subjects: Sequence[Any] | None) -> np.ndarray:
     return np.array([ids.index(i) for i in wanted])
 
 
-def _one_step(whole: _Whole, which: np.ndarray, progress: bool) -> list[_Without]:
+def _one_step(whole: _Whole, which: np.ndarray) -> list[_Without]:
     """The Newton step without each subject; by the Hessian of all where that of the others has no minimum."""
-    del progress
     out = []
     for i in which:
         rest, status = whole.without(i), "converged"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from deepnlme.diagnostics.arguments import check_whole
 from deepnlme.diagnostics.decorrelation import METHODS, prediction_errors
 from deepnlme.diagnostics.imputation import imputed, spread
 from deepnlme.diagnostics.replicated import Replicated, replicated, simulated
@@ -21,6 +22,9 @@ BLQ = ("omit", "cdf")
 
 SETS = 200
 """Simulated sets whose own errors are kept, for the bands of the picture."""
+
+STREAM = 6
+"""Second number of the seed of imputed values: others are those of the simulation."""
 
 SHAPIRO = 5_000
 """Observations for which the Shapiro-Wilk test is valid; of more, so many are taken at random."""
@@ -39,7 +43,7 @@ class NPDE:
             right only where a subject has one observation.
         simulated: The same errors of some simulated sets under the model itself (float [B, rows of the table]).
         column: "NPDE", or "NPD" without decorrelation.
-        replicates: Number of simulated sets.
+        replicates: Number of simulated sets, the fewest of an endpoint where values that are no numbers were left out.
         seed: Of the imputation and, for a fit, the simulation.
         model: The model, whose declarations have the units.
         endpoints: Names of its endpoints.
@@ -102,30 +106,35 @@ def npde(
         raise ModelError(invalid("decorrelation", repr(decorrelation), f"It is one of {', '.join(METHODS)}"))
     if blq not in BLQ:
         raise ModelError(invalid("blq", repr(blq), f"It is one of {', '.join(BLQ)}"))
+    if lloq is not None and blq != "cdf":
+        raise ModelError(invalid("lloq", repr(lloq), "It is for imputation", "", "Use blq='cdf', or leave it out"))
+    check_whole("seed", seed, 0)
     simulation = simulated(source, replicates, seed)
     names = simulation.endpoints
     if endpoint is None:
         assert simulation.observed is not None
         there = np.unique(simulation.endpoint[np.isfinite(simulation.observed)])
-        chosen = [names[i] for i in there]
+        chosen = [names[i] for i in there] or list(names)
     else:
         chosen = [endpoint]
-    frames, tests, sets = [], [], []
+    column = "NPD" if decorrelation == "none" else "NPDE"
+    frames, tests, sets, counts = [], [], [], []
     for name in chosen:
         found = replicated(simulation, name)
-        frame, errors = _of_endpoint(found, decorrelation, blq, lloq, np.random.default_rng([seed, names.index(name)]))
-        column = "NPD" if decorrelation == "none" else "NPDE"
+        rng = np.random.default_rng([seed, STREAM, names.index(name)])
+        frame, errors = _of_endpoint(found, decorrelation, blq, lloq, rng)
         frames.append(frame.assign(ORDER=found.record[frame.index.to_numpy()]))
         sets.append(errors)
+        counts.append(found.replicates)
         tests.append({"ENDPOINT": name} | normality_tests(frame[column].to_numpy(float), seed))
     table: pd.DataFrame = pd.concat(frames, ignore_index=True)
     order = np.argsort(table["ORDER"].to_numpy(), kind="stable")
     table = table.iloc[order].drop(columns=["ORDER"] + ([] if len(names) > 1 else ["DVID"])).reset_index(drop=True)
     if not np.any(table["CENS"].to_numpy() != 0):
         table = table.drop(columns="CENS")
-    model, count = simulation.model, simulation.replicates
-    column = "NPD" if decorrelation == "none" else "NPDE"
-    return NPDE(table, pd.DataFrame(tests), np.hstack(sets)[:, order], column, count, seed, model, names)
+    fewest = min(len(one) for one in sets)  # an endpoint may have lost replicates
+    errors = np.hstack([one[:fewest] for one in sets])[:, order]
+    return NPDE(table, pd.DataFrame(tests), errors, column, min(counts), seed, simulation.model, names)
 
 
 def _of_endpoint(

@@ -1,24 +1,18 @@
-"""Quantiles of samples of which some values are known only to lie below or above a limit."""
+"""Quantiles of samples, of which some values may be infinite: known only to lie below or above a limit."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def quantiles(
-    values: np.ndarray, probabilities: np.ndarray, below: np.ndarray | None = None, above: np.ndarray | None = None
-) -> np.ndarray:
+def quantiles(values: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Quantiles along the last axis, linearly interpolated between order statistics (numpy's "linear", R's type 7).
 
-    Censored values are -inf or inf. A quantile that depends on one is itself -inf or inf: all that is known is that it
-    lies beyond the limit.
+    A quantile that depends on an infinite value is infinite.
 
     Args:
         values: Samples ([..., n]).
         probabilities: Of the quantiles (float [Q]).
-        below: Largest limit below which a value of the sample was censored, -inf where there is none ([...]). Where the
-            limits differ, a quantile under the largest of them is not known either.
-        above: Smallest limit above which a value was censored, inf where there is none ([...]).
 
     Returns:
         The quantiles ([Q, ...]).
@@ -35,12 +29,7 @@ def quantiles(
     with np.errstate(invalid="ignore"):
         out = a + part * (b - a)
     out = np.where(np.isneginf(a), a, np.where(np.isposinf(b), b, out))
-    out = np.where(part == 0.0, a, out)
-    if below is not None:
-        out = np.where(out < below, -np.inf, out)
-    if above is not None:
-        out = np.where(out > above, np.inf, out)
-    return out
+    return np.where(part == 0.0, a, out)
 
 
 def interval(simulated: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -48,8 +37,3 @@ def interval(simulated: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarra
     tail = 0.5 * (1.0 - level)
     low, middle, high = quantiles(np.moveaxis(simulated, 0, -1), np.array([tail, 0.5, 1.0 - tail]))
     return low, middle, high
-
-
-def shown(values: np.ndarray) -> np.ndarray:
-    """Quantiles as they stand in a table: NaN where all that is known is that they lie beyond a limit."""
-    return np.where(np.isfinite(values), values, np.nan)

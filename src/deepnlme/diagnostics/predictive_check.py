@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepnlme.diagnostics.arguments import check_level, check_mapping
 from deepnlme.diagnostics.order import interval
 from deepnlme.diagnostics.replicated import Replicated, replicated
 from deepnlme.errors import ModelError, invalid
@@ -93,6 +94,7 @@ def predictive_check(
     Source: Yano, Beal, Sheiner 2001, J Pharmacokinet Pharmacodyn 28:171; Karlsson and Holford 2008, PAGE 17 Abstr 1434.
     """
     probabilities = _checked(intervals, level)
+    check_mapping("statistic", statistic or {}, '{"mean": lambda data: data.DV.mean()}')
     found = replicated(source, endpoint, replicates, seed).with_limits(blq)
     y = found.y
     clipped = np.clip(found.simulated, found.lower, found.upper)
@@ -109,8 +111,7 @@ def _checked(intervals: Sequence[float], level: float) -> np.ndarray:
     if values.ndim != 1 or not ((values >= 0) & (values < 1)).all():
         expected = "Prediction intervals are probabilities, 0 or more and below 1"
         raise ModelError(invalid("intervals", repr(intervals), expected, "", "For example (0, 0.5, 0.9)"))
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise ModelError(invalid("level", repr(level), "It is a number between 0 and 1", "", "For example 0.95"))
+    check_level(level)
     return values
 
 
@@ -151,7 +152,7 @@ def _statistics(
 
 
 def _number(name: str, of: Statistic, table: pd.DataFrame) -> float:
-    value = of(table)
+    value = of(table.copy())  # which the function may change
     try:
         number = float(value)
     except (TypeError, ValueError):

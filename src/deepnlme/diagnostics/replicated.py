@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from deepnlme.data import Records
+from deepnlme.diagnostics.arguments import check_whole
 from deepnlme.diagnostics.time_after_dose import time_after_dose
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
 from deepnlme.simulation import Simulation, simulate
+from deepnlme.simulation.simulate import typical
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,6 @@ class Replicated:
     """N observations of one endpoint and R simulated sets of them.
 
     Attributes:
-        source: The fit, or the simulation that was given.
         simulation: Of the same people at the same records.
         endpoint: Name of the endpoint.
         rows: Positions of the observations in the simulation's rows (int64 [N]).
@@ -33,7 +34,6 @@ class Replicated:
         upper: Upper limit, inf where there is none (float [N]).
     """
 
-    source: Fit | Simulation
     simulation: Simulation
     endpoint: str
     rows: np.ndarray
@@ -103,18 +103,16 @@ class Replicated:
         if x == "TAD":
             return time_after_dose(self.records)[self.record]
         if x == "PRED":
-            return self.pred()
+            pred = self.pred()
+            if not np.isfinite(pred).all():
+                expected = "There is one for every observation; categories have no mean"
+                raise ModelError(invalid("x", "'PRED'", expected, f"endpoint {self.endpoint}", "Use x='TIME'"))
+            return pred
         raise ModelError(invalid("x", repr(x), 'The axis is "TIME", "TAD" (time after dose) or "PRED"'))
 
     def pred(self) -> np.ndarray:
         """PRED, the prediction at eta = 0 and the estimates (float [N])."""
-        if isinstance(self.source, Fit):
-            model, at = self.source, None
-        else:
-            model, at = self.source.model, _common_parameters(self.source)
-        population = self.simulation.population
-        typical = simulate(model, population, residual=False, random_effects=False, at=at)
-        return typical.ipred[0, self.rows]
+        return typical(self.simulation)[self.rows]
 
 
 def replicated(source: Any, endpoint: str | None = None, replicates: int = 500, seed: int = 0) -> Replicated:
@@ -140,7 +138,6 @@ def replicated(source: Any, endpoint: str | None = None, replicates: int = 500, 
         raise ModelError(invalid("endpoint", repr(name), "The data have no observation of it"))
     none = np.full(len(rows), np.inf)
     return Replicated(
-        source,
         simulation,
         name,
         rows,
@@ -179,8 +176,7 @@ def simulated(source: Any, replicates: int, seed: int) -> Simulation:
         ModelError: Neither, or a simulation without data, residual error or replicates.
     """
     if isinstance(source, Fit):
-        if isinstance(replicates, bool) or not isinstance(replicates, int | np.integer) or replicates < 2:
-            raise ModelError(invalid("replicates", repr(replicates), "Give a whole number, 2 or more"))
+        check_whole("replicates", replicates, 2)
         return simulate(source, source.population, replicates=int(replicates), seed=seed)
     if not isinstance(source, Simulation):
         expected = "Give a fit, or a simulation of its data: dn.simulate(fit, fit.population, replicates=500)"
@@ -211,11 +207,11 @@ def limits(simulation: Simulation, record: np.ndarray, blq: float | str | None) 
     records = simulation.population.records
     cens, dv, subject = records.cens[record], records.dv[record], records.subject[record]
     if isinstance(blq, str):
-        known = records.covariates
+        known = [name for name in records.covariates if name not in simulation.population.categories]
         if blq not in known:
             expected = f"It is a number, or a covariate with the limit: {', '.join(known) or '(none in the data)'}"
             raise ModelError(invalid("blq", repr(blq), expected))
-        lower = np.where(cens > 0, dv, known[blq][record])
+        lower = np.where(cens > 0, dv, records.covariates[blq][record])
     elif blq is not None:
         if isinstance(blq, bool) or not isinstance(blq, int | float | np.number) or not np.isfinite(blq):
             raise ModelError(invalid("blq", repr(blq), "It is a number, the name of a covariate, or None"))
@@ -246,15 +242,3 @@ def _inferred(
         fix = "Give it: blq=0.1, or blq='lloq' for a covariate that has it at each record"
         raise ModelError(invalid("blq", f"no limit of its own, others have {shown}", expected, where, fix))
     return out
-
-
-def _common_parameters(simulation: Simulation) -> dict[str, float]:
-    """The parameters of all replicates, if they are the same."""
-    table = simulation.parameters
-    fix = "Give the fit itself"
-    if (table.to_numpy() != table.to_numpy()[:1]).any():
-        expected = "PRED needs the same parameters in each replicate"
-        raise ModelError(invalid("source", "a simulation with uncertain parameters", expected, "", fix))
-    if simulation.model.networks:
-        raise ModelError(invalid("source", "a simulation of a network", "PRED needs its weights", "", fix))
-    return {str(name): float(value) for name, value in table.iloc[0].items()}

@@ -51,7 +51,7 @@ def residual_tests(fit: Fit | pd.DataFrame, residual: str = "CWRES") -> pd.DataF
 
     P-values are approximate: the residuals of a subject are decorrelated by a linearised model, at estimates that were
     fitted to the same data (which makes the tests of mean and variance conservative). IWRES are shrunken: their
-    variance is below one in a correct model too.
+    variance is below one in a correct model too. Endpoints that have no such residuals (counts) are not in the table.
 
     Args:
         fit: A fit, or a table with the columns ID TIME PRED, the residual's and, for several endpoints, DVID.
@@ -66,12 +66,11 @@ def residual_tests(fit: Fit | pd.DataFrame, residual: str = "CWRES") -> pd.DataF
         ModelError: No such residual, or fewer than 8 of them.
     """
     table = _table(fit, residual)
-    several = "DVID" in table.columns and len(table["DVID"].unique()) > 1
     name = fit.joint.endpoints[0] if isinstance(fit, Fit) else "dv"
     rows = []
-    for endpoint, own in table.groupby("DVID", sort=False) if several else [(name, table)]:
+    for endpoint, own in table.groupby("DVID", sort=False, dropna=False) if "DVID" in table else [(name, table)]:
         if len(own) < FEWEST:
-            fix = "Look at the single residuals instead"
+            fix = "Look at its residuals one by one, and test a table without it: the rows of fit.predictions()"
             raise ModelError(invalid(residual, len(own), f"Tests need {FEWEST} of them", f"`{endpoint}`", fix))
         subject = pd.factorize(own["ID"])[0]
         order = np.argsort(subject, kind="stable")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from deepnlme.diagnostics.arguments import check_mapping
 from deepnlme.errors import ModelError, invalid
 
 LEVELS = 6
@@ -32,6 +33,9 @@ def strata(
     Raises:
         ModelError: An unknown covariate, or cuts that are missing or not increasing.
     """
+    if not isinstance(stratify, Iterable | None):
+        raise ModelError(invalid("stratify", repr(stratify), "It is the name of a covariate, or several names"))
+    check_mapping("cuts", cuts or {}, '{"wt": [70]}')
     names = [] if stratify is None else [stratify] if isinstance(stratify, str) else list(stratify)
     cuts = dict(cuts or {})
     for name in names:

@@ -50,7 +50,8 @@ def followed_until(found: Replicated, given: float | str | None) -> np.ndarray:
     Raises:
         ModelError: A number or covariate that does not suit.
     """
-    covariates = found.records.covariates
+    texts = found.simulation.population.categories
+    covariates = {name: values for name, values in found.records.covariates.items() if name not in texts}
     if isinstance(given, str):
         if given not in covariates:
             expected = f"It is a time, or a covariate: {', '.join(covariates) or '(none in the data)'}"
@@ -117,5 +118,5 @@ def survival_table(
         risk = (time[:, None] >= at).sum(0)
         for g, t in enumerate(at):
             first = {"STRATUM": label, "TIME": float(t), "AT_RISK": int(risk[g])}
-            rows.append(first | against(observed[g], *(e[g] for e in ends)))
+            rows.append(first | against((observed[g], *(e[g] for e in ends))))
     return pd.DataFrame(rows)

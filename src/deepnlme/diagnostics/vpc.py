@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepnlme.diagnostics.arguments import check_level
 from deepnlme.diagnostics.cells import Cells, quantile_table, share_table
 from deepnlme.diagnostics.classes import classes_of
 from deepnlme.diagnostics.correction import Correction, correction_of
@@ -149,6 +150,10 @@ def vpc(
     labels, stratum = strata(covariates, stratify, cuts, len(found.y))
     if kind != "continuous" and (prediction_corrected or variability_corrected):
         raise ModelError(invalid("prediction_corrected", True, f"It is for continuous endpoints, this is {kind}"))
+    for name, given, needed in (("classes", classes, "categorical"), ("follow_up", follow_up, "event")):
+        if given is not None and kind != needed:
+            expected = f"It is for {needed} endpoints, this is {kind}"
+            raise ModelError(invalid(name, repr(given), expected, "", f"Use kind={needed!r}, or leave it out"))
     if kind == "event":
         check_events(found)
         table = survival_table(found, labels, stratum, followed_until(found, follow_up), level)
@@ -196,8 +201,7 @@ def _probabilities(quantiles: Sequence[float], level: float) -> np.ndarray:
     if values.ndim != 1 or not len(values) or not ((values > 0) & (values < 1)).all() or (np.diff(values) <= 0).any():
         expected = "Quantiles are increasing numbers between 0 and 1"
         raise ModelError(invalid("quantiles", repr(quantiles), expected, "", "For example (0.05, 0.5, 0.95)"))
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise ModelError(invalid("level", repr(level), "It is a number between 0 and 1", "", "For example 0.95"))
+    check_level(level)
     return values
 
 

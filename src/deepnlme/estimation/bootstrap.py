@@ -179,7 +179,7 @@ def _strata(population: Population, stratify: str | None) -> list[np.ndarray]:
     if stratify is None:
         return [everyone]
     covariates = population.records.covariates
-    if stratify not in covariates:
+    if not isinstance(stratify, str) or stratify not in covariates:
         named = ", ".join(covariates) or "none: read_nonmem(..., covariates=[...])"
         raise DataError(invalid("stratify", repr(stratify), f"It is a covariate of the population ({named})"))
     value = covariates[stratify][population.starts[:-1]]

@@ -87,6 +87,7 @@ class Joint:
         self.endpoints = self._probe(probe)
         self._probing = False
         self.layout = Layout(self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, always)
+        self._fillers = slots == "observations"
         self.batch = pack(population, self.layout, slots)
         self.occasions = max(int(self.batch.occasion.max()) + 1, occasions) if by_occasion else 1
         self.k = sum(g.size * (self.occasions if g.by == "occasion" else 1) for g in self._groups.values())
@@ -157,6 +158,7 @@ class Joint:
                     f"Invalid `observe`: got {type(value).__name__} for `{name}`, expected dn.Normal, dn.LogNormal, "
                     "dn.StudentT or a torch distribution."
                 )
+        self._left_out = {n for n, v in out.items() if isinstance(v, Gaussian) and v.blq == "M1"}
         return tuple(out)
 
     # ---- from values to individual parameters -----------------------------------------------------------------
@@ -334,9 +336,30 @@ class Joint:
                 p_here = (
                     Names("p", {k: gather_time(v, batch.slot_record[:, sl]) for k, v in p.items()}) if varying else p
                 )
-                x = Names("x", {**{k: v[..., sl] for k, v in states.items()}, "time": time[..., sl]})
+                here = {k: v[..., sl] for k, v in states.items()}
+                nothing = self._nothing(batch, name)
+                if nothing is not None:
+                    here = {k: torch.where(nothing, torch.ones_like(v), v) for k, v in here.items()}
+                x = Names("x", {**here, "time": time[..., sl]})
                 distributions[name] = self.model.observe(theta, p_here, x)[name]
         return Individual(p, states, distributions)
+
+    def _nothing(self, batch: Batch, name: str) -> Tensor | None:
+        """Slots of an endpoint where nothing is observed and no prediction is asked for, [R, N]; None without any.
+
+        They fill up subjects without an observation of the endpoint, or hold what M1 leaves out. States there may be
+        zero, whose logarithm would turn every derivative into NaN although the slot counts for nothing.
+        """
+        if not self._fillers:
+            return None
+        key = f"nothing {name}"
+        if key not in batch.cache:
+            sl = batch.slices[name]
+            mask = ~batch.slot_valid[:, sl].any(1, keepdim=True).expand(-1, sl.stop - sl.start)
+            if name in self._left_out:
+                mask = mask | (batch.cens[:, sl] != 0)
+            batch.cache[key] = mask if bool(mask.any()) else None
+        return batch.cache[key]
 
     def predict(self, values: Values, z: Tensor, batch: Batch, order: int = 3) -> Prediction:
         """The observation model at every slot; arguments as of `individuals`."""

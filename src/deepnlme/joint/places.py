@@ -47,9 +47,18 @@ class Places:
         Raises:
             DataError: Times or endpoints that do not fit.
         """
-        if times is None:
-            return cls(*requested(population, probe.endpoints, wanted(population, probe.layout)), {})
-        return cls.on_grids(population, probe, times_by_subject(population, times))
+        if times is not None:
+            return cls.on_grids(population, probe, times_by_subject(population, times))
+        found = cls.at_records(population, probe)
+        if not found.counts.any():
+            fix = "Give times=, or records with EVID=0 and MDV=1 where you want predictions"
+            raise DataError(invalid("times", "None", "The population has no record with EVID=0 to predict", fix=fix))
+        return found
+
+    @classmethod
+    def at_records(cls, population: Population, probe: Joint) -> Places:
+        """The records with EVID=0, each for its own endpoint, or for all; a part of a population may have none."""
+        return cls(*requested(population, probe.endpoints, wanted(population, probe.layout)), {})
 
     @classmethod
     def on_grids(cls, population: Population, probe: Joint, grids: Sequence[np.ndarray]) -> Places:
@@ -112,9 +121,6 @@ def wanted(population: Population, layout: Layout) -> np.ndarray:
         else:
             where = f"subject {population.ids[r.subject[rows[0]]]}, row {r.row[rows[0]]} (time {r.time[rows[0]]:g})"
             raise DataError(invalid("endpoint", repr(str(text)), f"The model has {', '.join(names)}", where))
-    if not out.any():
-        fix = "Give times=, or records with EVID=0 and MDV=1 where you want predictions"
-        raise DataError(invalid("times", "None", "The population has no record with EVID=0 to predict", fix=fix))
     return out
 
 

@@ -11,6 +11,9 @@ from deepnlme.model import Model
 from deepnlme.plots.quantities import units_of
 from deepnlme.plots.style import BLACK, ORANGE, SKY, VERMILION
 
+UNKNOWN = (np.nan, np.nan)
+"""No limits."""
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -32,13 +35,15 @@ def declared_units(
     return units_of(fit, endpoint, units)
 
 
-def quantile_bands(ax: Axes, table: pd.DataFrame, floor: float, least: float = -np.inf) -> None:
+def quantile_bands(
+    ax: Axes, table: pd.DataFrame, limits: tuple[float, float] = UNKNOWN, least: float = -np.inf
+) -> None:
     """Intervals of simulated quantiles as boxes over the bins, observed quantiles as lines; outside ones marked.
 
     Args:
         ax: Where.
         table: STRATUM ... QUANTILE OBSERVED ..., as of `vpc`.
-        floor: Where an interval that reaches below the limit of quantification begins, NaN if that is not known.
+        limits: Where an interval that reaches beyond a limit of quantification begins or ends, NaN if not known.
         least: Smallest value that can be shown (on a logarithmic axis).
     """
     probabilities = np.unique(table["QUANTILE"].to_numpy(float))
@@ -47,29 +52,42 @@ def quantile_bands(ax: Axes, table: pd.DataFrame, floor: float, least: float = -
         own = table.loc[table["QUANTILE"] == probability]
         inner = probability == middle
         median = inner and probability == 0.5
-        boxes(ax, own, ORANGE if inner else SKY, "sim. median" if median else "simulated", floor, least)
+        boxes(ax, own, ORANGE if inner else SKY, "sim. median" if median else "simulated", limits, least)
         line(ax, own, "-" if inner else "--", "obs. median" if median else "obs. quantiles", least)
 
 
 def share_bands(ax: Axes, table: pd.DataFrame, labels: tuple[str, str] = ("simulated", "observed")) -> None:
     """Intervals of simulated shares as boxes over the bins, observed shares as a line; outside ones marked."""
-    boxes(ax, table, SKY, labels[0], 0.0)
+    boxes(ax, table, SKY, labels[0])
     line(ax, table, "-", labels[1])
     ax.set_ylim(-0.03, min(1.03, max(0.1, 1.1 * float(np.nanmax(table[["OBSERVED", "SIM_HIGH"]].to_numpy())))))
 
 
-def boxes(ax: Axes, table: pd.DataFrame, color: str, label: str, floor: float = np.nan, least: float = -np.inf) -> None:
-    """One box for each bin, from SIM_LOW to SIM_HIGH, with SIM_MEDIAN as a line across."""
+def boxes(
+    ax: Axes,
+    table: pd.DataFrame,
+    color: str,
+    label: str,
+    limits: tuple[float, float] = UNKNOWN,
+    least: float = -np.inf,
+) -> None:
+    """One box for each bin, from SIM_LOW to SIM_HIGH, with SIM_MEDIAN as a line across.
+
+    An end beyond a limit is drawn there, or, where the limit is not one number, at the last end that is known.
+    """
     for row in table.to_dict("records"):
         low, middle, high = row["SIM_LOW"], row["SIM_MEDIAN"], row["SIM_HIGH"]
-        if not np.isfinite(high) or high <= least:
+        if not (np.isfinite(low) or np.isfinite(high)):
             continue
-        low = low if np.isfinite(low) else floor if np.isfinite(floor) else middle if np.isfinite(middle) else high
+        low, high = _known(low, limits[0], middle, high), _known(high, limits[1], middle, low)
+        if high <= least:
+            continue
         low = max(low, least)
         left, right = _ends(row, table)
         ax.fill_between([left, right], low, high, color=color, alpha=0.4, lw=0, label=label)
-        if np.isfinite(middle) and middle > least:
-            ax.plot([left, right], [middle, middle], color=color, lw=0.8)
+        level = middle if np.isfinite(middle) else high
+        if level > least and (np.isfinite(middle) or low == high):  # a box without height would not be seen
+            ax.plot([left, right], [level, level], color=color, lw=0.8)
 
 
 def line(ax: Axes, table: pd.DataFrame, dashes: str, label: str, least: float = -np.inf) -> None:
@@ -80,6 +98,10 @@ def line(ax: Axes, table: pd.DataFrame, dashes: str, label: str, least: float = 
     outside = table["OUTSIDE"].to_numpy(bool) & np.isfinite(y)
     if outside.any():
         ax.plot(x[outside], y[outside], "D", ms=5, mfc="none", mec=VERMILION, mew=1.2, ls="none", label="outside")
+
+
+def _known(*values: float) -> float:
+    return next(value for value in values if np.isfinite(value))
 
 
 def _ends(row: dict[Any, Any], table: pd.DataFrame) -> tuple[float, float]:

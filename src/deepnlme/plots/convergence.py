@@ -9,6 +9,7 @@ import numpy as np
 
 from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
+from deepnlme.plots.quantities import check_fit
 from deepnlme.plots.style import BLUE, DOUBLE, GREY, VERMILION, axes_for, row_height, style
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def plot_convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = Non
         ModelError: The fit has no iterations, or fewer than two axes are given.
         MissingExtraError: matplotlib is not installed.
     """
+    check_fit(fit)
     path = fit.trace
     if not path.ofv:
         raise ModelError("Invalid `fit`: it has no iterations (it was only evaluated). Use the result of dn.fit.")
@@ -43,7 +45,10 @@ def plot_convergence(fit: Fit, *, axes: Sequence[Axes] | np.ndarray | None = Non
     with style():
         figure, (left, right) = axes_for(axes, 2, 2 if width > 120 else 1, width, row_height(0.36 * width))
         _ofv(left, fit, iteration)
-        right.plot(iteration, np.maximum(path.decrement, 1e-300), "o-", color=VERMILION, label="expected improvement")
+        expected = np.array(path.decrement)
+        right.plot(
+            iteration, np.where(expected > 0, expected, np.nan), "o-", color=VERMILION, label="expected improvement"
+        )
         right.axhline(fit.options.tolerance, color=GREY, ls="--", lw=0.8, zorder=1, label="tolerance")
         right.set_yscale("log")
         right.set_ylabel("Improvement to go")

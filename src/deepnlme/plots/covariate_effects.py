@@ -87,7 +87,7 @@ def _check(table: Any, band: Any) -> None:
     numbers = table[["RATIO", "LOW", "HIGH"]].to_numpy(float)
     if bool((numbers <= 0).any()) or bool(np.isnan(numbers[:, 0]).any()):
         raise ModelError(invalid("table", "ratios that are not positive", "The axis is logarithmic"))
-    if band is not None and not 0 < band[0] < band[1]:
+    if band is not None and not (np.shape(band) == (2,) and 0 < band[0] < band[1]):
         raise ModelError(invalid("band", repr(band), "It has two positive ends, the lower one first", fix="Use None"))
 
 

@@ -12,12 +12,16 @@ from deepnlme.data import Population
 from deepnlme.data.events import occasion_numbers
 from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
+from deepnlme.plots.quantities import check_fit
 
 SHRUNKEN = 30.0
 """Shrinkage [%] from which on EBEs can hide or invent a relation (Savic and Karlsson 2009, AAPS J 11:558)."""
 
 MOST = 6
-"""Effects, or covariates, that are readable side by side."""
+"""Effects, or covariates, that are drawn side by side by default."""
+
+NARROWEST = 25.0
+"""Width of a panel that is readable [mm]."""
 
 FEW = 5
 """Different numbers of a covariate that are taken as codes of groups, if at least twice as many have them."""
@@ -48,8 +52,9 @@ class Effects:
         """The effects of a fit.
 
         Raises:
-            ModelError: There are none.
+            ModelError: Not a fit, or there are none.
         """
+        check_fit(fit)
         if not fit.joint.k or not fit.method.uses_omega:
             raise ModelError("Invalid `fit`: it has no random effects to show. Fit a model with dn.RandomEffects.")
         found = fit.ebes
@@ -79,13 +84,13 @@ class Effects:
         sd = np.sqrt(max(float(self.omega.loc[name, name]), 0.0))
         return max(3.0 * sd, 1.05 * float(np.abs(self.values[name]).max()), 1e-3)
 
-    def chosen(self, names: Sequence[str] | None) -> tuple[list[str], str]:
+    def chosen(self, names: Sequence[str] | None, most: int = MOST) -> tuple[list[str], str]:
         """The effects to draw, and a remark if they are not all; six by default.
 
         Raises:
             ModelError: No such effect.
         """
-        return chosen("effects", names, list(self.values))
+        return chosen("effects", names, list(self.values), most)
 
     def title(self, name: str) -> tuple[str, str]:
         """What stands above a panel of an effect, and its weight: bold where shrinkage makes EBEs misleading."""
@@ -95,11 +100,16 @@ class Effects:
         return f"shrinkage {shrinkage:.0f}%", "bold" if shrinkage > SHRUNKEN else "normal"
 
 
-def chosen(what: str, names: Sequence[str] | None, there: list[str]) -> tuple[list[str], str]:
+def readable(width: float, axes: object) -> int:
+    """How many panels can be read side by side: in a new figure [mm], or in axes of the caller."""
+    return MOST if axes is not None else max(1, min(MOST, int(width // NARROWEST)))
+
+
+def chosen(what: str, names: Sequence[str] | None, there: list[str], most: int = MOST) -> tuple[list[str], str]:
     """The names to draw, and a remark if by default not all of them are."""
     if names is None:
-        rest = len(there) - MOST
-        return there[:MOST], f"{MOST} of {len(there)} {what}; choose with `{what}`" if rest > 0 else ""
+        rest = len(there) - most
+        return there[:most], f"{most} of {len(there)} {what}; choose with `{what}`" if rest > 0 else ""
     wanted = [names] if isinstance(names, str) else list(names)
     unknown = [name for name in wanted if name not in there]
     if unknown or not wanted:

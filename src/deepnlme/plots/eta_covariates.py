@@ -10,9 +10,9 @@ import numpy as np
 from deepnlme.data import Population
 from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
-from deepnlme.plots.effects import Covariate, Effects, chosen
+from deepnlme.plots.effects import Covariate, Effects, chosen, readable
 from deepnlme.plots.panels import boxes, correlation, dots, levels, note, remark, smooth_line
-from deepnlme.plots.style import DOUBLE, axes_for, row_height, style, with_unit
+from deepnlme.plots.style import DOUBLE, axes_for, legend_above, row_height, style, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,8 @@ def plot_eta_covariates(
 
     Args:
         fit: A fit of a model with random effects, by a method that uses Omega.
-        covariates: Names of covariates of the fit's population, whether the model uses them or not; six by default.
+        covariates: Names of covariates of the fit's population, whether the model uses them or not; by default the
+            first six, or as many as `width` has room for (25 mm each).
         effects: Names of the effects, the first six by default.
         units: Units of covariates by name.
         axes: Axes to draw into, row by row, one for each effect and covariate.
@@ -52,7 +53,7 @@ def plot_eta_covariates(
     """
     found = Effects.of(fit)
     rows, rest = found.chosen(effects)
-    columns, more = _covariates(fit.population, covariates, units)
+    columns, more = _covariates(fit.population, covariates, units, readable(width, axes))
     with style():
         height = row_height(min(0.75 * width / len(columns), 50.0))
         figure, panels = axes_for(axes, len(rows) * len(columns), len(columns), width, height)
@@ -71,12 +72,13 @@ def plot_eta_covariates(
             ax.tick_params(labelbottom=i == len(rows) - 1 or axes is not None or bool(found.varying))
             if i == len(rows) - 1 or axes is not None:
                 ax.set_xlabel(with_unit(columns[j], (units or {}).get(columns[j], "")))
+        legend_above(figure, panels, axes is None)
         remark(figure, panels, "; ".join(text for text in (rest, more) if text), axes is None)
     return figure
 
 
 def _covariates(
-    population: Population, names: Sequence[str] | None, units: Mapping[str, str] | None
+    population: Population, names: Sequence[str] | None, units: Mapping[str, str] | None, most: int
 ) -> tuple[list[str], str]:
     there = list(population.covariates)
     if not there:
@@ -86,7 +88,7 @@ def _covariates(
     unknown = [name for name in units or {} if name not in there]
     if unknown:
         raise ModelError(f"Invalid `units`: got {unknown[0]!r}, expected covariates: {', '.join(there)}.")
-    return chosen("covariates", names, there)
+    return chosen("covariates", names, there, most)
 
 
 def _panel(ax: Axes, covariate: Covariate, values: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from deepnlme.estimation import Fit
 from deepnlme.plots.effects import Effects
 from deepnlme.plots.panels import histogram
-from deepnlme.plots.style import DOUBLE, axes_for, row_height, style
+from deepnlme.plots.style import DOUBLE, axes_for, legend_above, row_height, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,4 +50,5 @@ def plot_eta_distributions(
             ax.set_title(title, loc="right", fontweight=weight)
         for ax in panels[:: min(columns, len(panels))]:
             ax.set_ylabel("Density")
+        legend_above(figure, panels, axes is None)
     return figure

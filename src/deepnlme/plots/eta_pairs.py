@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepnlme.estimation import Fit
-from deepnlme.plots.effects import Effects
+from deepnlme.plots.effects import Effects, readable
 from deepnlme.plots.panels import correlation, dots, histogram, note, remark
-from deepnlme.plots.style import DOUBLE, GREY, VERMILION, axes_for, row_height, style
+from deepnlme.plots.style import DOUBLE, GREY, VERMILION, axes_for, legend_above, row_height, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def plot_eta_pairs(
 
     Args:
         fit: A fit of a model with random effects, by a method that uses Omega.
-        effects: Names of the effects, the first six by default.
+        effects: Names of the effects; by default the first six, or as many as `width` has room for (25 mm each).
         axes: q * q axes to draw into, row by row, for q effects; those above the diagonal are switched off.
         width: Width of a new figure [mm].
 
@@ -47,7 +47,7 @@ def plot_eta_pairs(
         MissingExtraError: matplotlib is not installed.
     """
     found = Effects.of(fit)
-    names, rest = found.chosen(effects)
+    names, rest = found.chosen(effects, readable(width, axes))
     q = len(names)
     with style():
         figure, panels = axes_for(axes, q * q, q, width, 0.9 * row_height(width / q) if q < 4 else 0.9 * width / q)
@@ -64,6 +64,7 @@ def plot_eta_pairs(
                 ax.set_ylabel(f"eta {names[row]}" if column == 0 or axes is not None else "")
             ax.tick_params(labelbottom=row == q - 1 or axes is not None)
             ax.set_xlabel(f"eta {names[column]}" if row == q - 1 or axes is not None else "")
+        legend_above(figure, panels, axes is None)
         remark(figure, panels, rest, axes is None)
     return figure
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from deepnlme.estimation import Fit
-from deepnlme.plots.panels import Z95, check_scale, dots, levels, log_axis, note, say, smooth_line
-from deepnlme.plots.quantities import endpoint_of, name_of, observations_of, units_of
-from deepnlme.plots.style import BLACK, DOUBLE, GREY, axes_for, legend_above, row_height, style, with_unit
+from deepnlme.plots.panels import Z95, check_scale, dots, levels, limits, log_axis, note, say, smooth_line
+from deepnlme.plots.quantities import censoring, endpoint_of, name_of, observations_of, units_of
+from deepnlme.plots.style import DOUBLE, GREY, axes_for, legend_above, row_height, style, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def plot_goodness_of_fit(
         The figure.
 
     Raises:
-        ModelError: Unknown endpoint, unit or scale, or fewer than six axes.
+        ModelError: Not a fit; unknown endpoint, unit or scale; fewer than six axes.
         MissingExtraError: matplotlib is not installed.
     """
     check_scale(scale)
@@ -73,25 +73,20 @@ def plot_goodness_of_fit(
     return figure
 
 
-def _censored(table: pd.DataFrame) -> np.ndarray:
-    return table["CENS"].to_numpy() != 0 if "CENS" in table else np.zeros(len(table), dtype=bool)
-
-
 def _against_prediction(ax: Axes, table: pd.DataFrame, column: str, scale: str) -> None:
-    x, y, censored = table[column].to_numpy(float), table["DV"].to_numpy(float), _censored(table)
+    x, y, cens = table[column].to_numpy(float), table["DV"].to_numpy(float), censoring(table)
     shown = np.isfinite(x) & np.isfinite(y)
     if scale == "log":
         shown &= (x > 0) & (y > 0)
         note(ax, _hidden(len(x) - int(shown.sum())))
-    dots(ax, x[shown & ~censored], y[shown & ~censored])
-    if censored.any():
-        which = shown & censored
-        ax.plot(x[which], y[which], "v", mfc="none", mec=BLACK, mew=0.6, label="censored")
+    exact = shown & (cens == 0)
+    dots(ax, x[exact], y[exact])
+    limits(ax, x[shown], y[shown], cens[shown])
     if shown.any():
         both = np.concatenate([x[shown], y[shown]])
         ends = np.array([both.min(), both.max()])
         ax.plot(ends, ends, color=GREY, lw=0.8, zorder=1, label="identity")
-    smooth_line(ax, x[shown & ~censored], y[shown & ~censored], scale == "log", scale == "log")
+    smooth_line(ax, x[exact], y[exact], scale == "log", scale == "log")
     if scale == "log":
         log_axis(ax, "x")
         log_axis(ax, "y")
@@ -102,7 +97,7 @@ def _pairs(ax: Axes, table: pd.DataFrame, column: str, residual: str, scale: str
     x, y = table[column].to_numpy(float), table[residual].to_numpy(float)
     shown = np.isfinite(x) & np.isfinite(y)
     if not shown.any():
-        say(ax, f"no {residual}:\nthe endpoint is not normal" if len(table) else "no observation")
+        say(ax, f"no {residual}: the\nendpoint is\nnot normal" if len(table) else "no observation")
     elif scale == "log":
         positive = shown & (x > 0)
         note(ax, _hidden(int(shown.sum() - positive.sum())))
@@ -153,7 +148,7 @@ def _quantiles(ax: Axes, table: pd.DataFrame) -> None:
     y = y[np.isfinite(y)]
     n = len(y)
     if n < 2:
-        say(ax, "too few CWRES" if n or not len(table) else "no CWRES:\nthe endpoint is not normal")
+        say(ax, "too few CWRES" if n or not len(table) else "no CWRES: the\nendpoint is\nnot normal")
         return
     half = np.unique(np.geomspace(1, max(n // 2, 1), 60).astype(int))
     rank = np.unique(np.concatenate([half, n + 1 - half]))

@@ -12,8 +12,8 @@ from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
 from deepnlme.plots.curves import Curve, bands, curves
 from deepnlme.plots.doses import Doses
-from deepnlme.plots.panels import check_scale, log_axis
-from deepnlme.plots.quantities import endpoint_of, name_of, observations_of, units_of
+from deepnlme.plots.panels import check_scale, limits, log_axis
+from deepnlme.plots.quantities import censoring, endpoint_of, name_of, observations_of, units_of
 from deepnlme.plots.style import (
     BLACK,
     BLUE,
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_DOSES = 500
-"""Dose marks of one subject at most; beyond they are a bar."""
+"""Dose marks of one subject at most; of more doses every second, third, ... is marked, which looks the same."""
+
+ROOM = 0.15
+"""Room above the highest concentration, for the doses, as a share of the height of what is drawn."""
 
 TOP = 0.97
 """Where doses are marked, as a share of the height of a panel."""
@@ -73,7 +76,7 @@ def plot_individual_fits(
         The figure.
 
     Raises:
-        ModelError: Unknown subject, page, endpoint, unit or scale, or too few axes.
+        ModelError: Not a fit; unknown subject, page, endpoint, unit or scale, or too few axes.
         DataError: Bands for a subject whose clock goes back at a reset.
         MissingExtraError: matplotlib is not installed.
     """
@@ -132,26 +135,26 @@ def _bands(ax: Axes, shade: pd.DataFrame, level: float | None) -> None:
 
 
 def _panel(ax: Axes, table: pd.DataFrame, curve: Curve, scale: str) -> None:
-    censored = table["CENS"].to_numpy() != 0 if "CENS" in table else np.zeros(len(table), dtype=bool)
+    cens = censoring(table)
     time, dv = table["TIME"].to_numpy(float), table["DV"].to_numpy(float)
     back = np.flatnonzero(np.diff(curve.time) < 0) + 1  # a reset may turn the clock back: the curve begins anew
     clock, pred, ipred = (np.insert(v, back, np.nan) for v in (curve.time, curve.pred, curve.ipred))
     if scale == "log":
-        lowest = dv[dv > 0].min(initial=np.inf)
+        lowest = dv[dv > 0].min() if (dv > 0).any() else 0.1 * np.nanmax(ipred, initial=0.0)
         # a curve that starts at zero would stretch a logarithmic axis without end
-        pred, ipred = (np.where(v > 0.1 * min(lowest, 1e300), v, np.nan) for v in (pred, ipred))
+        pred, ipred = (np.where(v > 0.1 * lowest, v, np.nan) for v in (pred, ipred))
     ax.plot(clock, pred, color=ORANGE, ls="--", lw=1.0, label="PRED")
     ax.plot(clock, ipred, color=BLUE, label="IPRED")
-    ax.plot(time[~censored], dv[~censored], "o", mfc="white", mec=BLACK, mew=0.8, label="observed")
-    if censored.any():
-        ax.plot(time[censored], dv[censored], "v", mfc="none", mec=BLACK, mew=0.6, label="censored")
+    ax.plot(time[cens == 0], dv[cens == 0], "o", mfc="white", mec=BLACK, mew=0.8, label="observed")
+    limits(ax, time, dv, cens)
     _doses(ax, curve.doses)
     if scale == "log":
         _log(ax, pred, ipred, dv)
         return
-    ax.margins(y=0.15)  # room for the doses above the highest concentration
-    if (dv >= 0).all() and (curve.ipred >= 0).all():
-        ax.set_ylim(bottom=0.0)
+    ax.margins(y=ROOM)
+    top = ax.dataLim.y1
+    if (dv >= 0).all() and (curve.ipred >= 0).all() and top > 0:
+        ax.set_ylim(0.0, (1.0 + ROOM) * top)
 
 
 def _log(ax: Axes, *drawn: np.ndarray) -> None:
@@ -169,7 +172,7 @@ def _doses(ax: Axes, doses: Doses) -> None:
     if not len(doses.given):
         return
     across = ax.get_xaxis_transform()
-    given = doses.given[:MOST_DOSES]
+    given = doses.given[:: -(-len(doses.given) // MOST_DOSES)]
     ax.plot(
         given, np.full(len(given), TOP), marker="v", ls="none", color=VERMILION, ms=4, mew=0, clip_on=False,
         transform=across, label="dose", zorder=3,

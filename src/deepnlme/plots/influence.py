@@ -65,7 +65,8 @@ def plot_influence(
 
 
 def _distances(ax: Axes, found: Influence, known: np.ndarray, named: np.ndarray) -> None:
-    place, limit, top = np.arange(1, len(found.cook) + 1), found.limit, float(found.cook[known].max())
+    order = {who: i + 1 for i, who in enumerate(found.fit.population.ids)}
+    place, limit, top = np.array([order[who] for who in found.ids]), found.limit, float(found.cook[known].max())
     raster = len(known) > MANY
     ax.vlines(place[known], 0.0, found.cook[known], color=GREY, lw=0.6, rasterized=raster)
     for where, color in ((np.setdiff1d(known, named), BLUE), (named, VERMILION)):

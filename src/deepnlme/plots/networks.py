@@ -11,6 +11,7 @@ from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
 from deepnlme.plots.effects import MOST
 from deepnlme.plots.panels import note
+from deepnlme.plots.quantities import check_fit
 from deepnlme.plots.style import BLUE, DOUBLE, GREEN, GREY, ORANGE, VERMILION, axes_for, legend_above, row_height, style
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def plot_network(
         ModelError: Not a fit, no such network, or too few axes.
         MissingExtraError: matplotlib is not installed.
     """
-    if not isinstance(fit, Fit):
-        raise ModelError(invalid("fit", type(fit).__name__, "It is a fit", fix="Use the result of dn.fit"))
+    check_fit(fit)
     names = list(fit.model.networks)
     if not names or (name is not None and name not in names):
         raise ModelError(invalid("name", repr(name), f"The networks of the model are {', '.join(names) or '(none)'}"))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from deepnlme.diagnostics import NPDE
+from deepnlme.diagnostics.arguments import check_level
 from deepnlme.diagnostics.cells import Cells, quantile_table
 from deepnlme.errors import ModelError, invalid
 from deepnlme.plots.bands import declared_units, quantile_bands
@@ -70,6 +71,7 @@ def plot_npde(
     if not isinstance(npde, NPDE):
         expected = "It is what dn.npde(...) returns"
         raise ModelError(invalid("npde", type(npde).__name__, expected, "", "plot_npde(dn.npde(fit))"))
+    check_level(level)
     names = npde.tests["ENDPOINT"].tolist()
     name = names[0] if endpoint is None else endpoint
     if name not in names:
@@ -121,6 +123,6 @@ def _histogram(ax: Axes, values: np.ndarray, column: str) -> None:
 
 def _against(ax: Axes, x: np.ndarray, values: np.ndarray, sets: np.ndarray, bins: int | str, level: float) -> None:
     cells = Cells.of(x, ("",), np.zeros(len(x), dtype=int), bins)
-    quantile_bands(ax, quantile_table(cells, values, sets, QUANTILES, level), np.nan)
+    quantile_bands(ax, quantile_table(cells, values, sets, QUANTILES, level))
     ax.plot(x, values, "o", color=BLUE, alpha=0.4, ms=2.5, mew=0, rasterized=len(x) > MANY, zorder=1.5, label="data")
     ax.axhline(0.0, color=BLACK, lw=0.4, zorder=1)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
-from deepnlme.plots.panels import check_scale, log_axis, note
-from deepnlme.plots.quantities import endpoint_of, name_of, observations_of, units_of
+from deepnlme.plots.panels import check_scale, limits, log_axis, note
+from deepnlme.plots.quantities import censoring, endpoint_of, name_of, observations_of, units_of
 from deepnlme.plots.style import BLUE, DOUBLE, MANY, VERMILION, axes_for, legend_above, row_height, style, with_unit
 
 if TYPE_CHECKING:
@@ -51,8 +50,6 @@ def plot_observations(
         ModelError: Not a fit; unknown endpoint, unit or scale.
         MissingExtraError: matplotlib is not installed.
     """
-    if not isinstance(fit, Fit):
-        raise ModelError(invalid("fit", type(fit).__name__, "It is a fit", fix="Use the result of dn.fit"))
     check_scale(scale)
     endpoint = endpoint_of(fit, endpoint)
     unit = units_of(fit, endpoint, units)
@@ -80,7 +77,7 @@ def _lines(ax: Axes, table: pd.DataFrame) -> None:
     order = np.argsort(subject, kind="stable")
     subject = subject[order]
     time, dv = table["TIME"].to_numpy(float)[order], table["DV"].to_numpy(float)[order]
-    censored = table["CENS"].to_numpy()[order] != 0 if "CENS" in table else np.zeros(len(table), dtype=bool)
+    cens = censoring(table)[order]
     breaks = np.flatnonzero((np.diff(subject) != 0) | (np.diff(time) < 0)) + 1
     many, faint = len(table) > MANY, len(np.unique(subject)) > FAINT
     ax.plot(
@@ -88,10 +85,7 @@ def _lines(ax: Axes, table: pd.DataFrame) -> None:
         alpha=0.25 if faint else 0.5, rasterized=many, label="one subject",
     )  # fmt: skip
     ax.plot(
-        time[~censored], dv[~censored], "o", color=BLUE, ms=2.5, mew=0, alpha=0.4 if faint else 0.7, rasterized=many,
+        time[cens == 0], dv[cens == 0], "o", color=BLUE, ms=2.5, mew=0, alpha=0.4 if faint else 0.7, rasterized=many,
         label="observed",
     )  # fmt: skip
-    if censored.any():
-        ax.plot(
-            time[censored], dv[censored], "v", mfc="none", mec=VERMILION, mew=0.6, rasterized=many, label="censored"
-        )
+    limits(ax, time, dv, cens, VERMILION)

@@ -37,14 +37,15 @@ def check_scale(scale: Any) -> None:
 
 def log_axis(ax: Axes, which: str) -> None:
     """Make an axis ("x" or "y") logarithmic, with plain numbers (0.5, 20) at its ticks where it spans few decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     getattr(ax, f"set_{which}scale")("log")
     axis = getattr(ax, f"{which}axis")
     low, high = sorted(getattr(ax, f"get_{which}lim")())
     decades = np.log10(high / low)
     subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 0.7 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    narrow = decades < 0.45  # may lie between two of these
+    axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=subs, numticks=8))
     if decades < 4.5:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -53,6 +54,13 @@ def log_axis(ax: Axes, which: str) -> None:
 def dots(ax: Axes, x: np.ndarray, y: np.ndarray, label: str = "observed") -> None:
     """Points; very many of them are an image also in a vector format."""
     ax.plot(x, y, "o", color=BLUE, alpha=0.5, mew=0, rasterized=len(x) > MANY, label=label)
+
+
+def limits(ax: Axes, x: np.ndarray, y: np.ndarray, cens: np.ndarray, color: str = BLACK) -> None:
+    """Hollow triangles at the limits y of censored observations: downwards below a limit, upwards above one."""
+    for side, marker, label in ((cens > 0, "v", "censored"), (cens < 0, "^", "censored above")):
+        if side.any():
+            ax.plot(x[side], y[side], marker, mfc="none", mec=color, mew=0.6, rasterized=len(x) > MANY, label=label)
 
 
 def smooth_line(ax: Axes, x: np.ndarray, y: np.ndarray, log_x: bool = False, log_y: bool = False) -> None:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
-from deepnlme.errors import ModelError
+from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
 
 _TIMES = ("s", "sec", "min", "h", "hr", "hour", "d", "day", "wk", "week", "mo", "month", "y", "yr", "year")
+
+
+def check_fit(fit: object) -> None:
+    """Raise ModelError unless it is a fit."""
+    if not isinstance(fit, Fit):
+        raise ModelError(invalid("fit", type(fit).__name__, "It is a fit", fix="Use the result of dn.fit"))
 
 
 def endpoint_of(fit: Fit, endpoint: str | None) -> str:
     """The endpoint to draw: the one named, or the first.
 
     Raises:
-        ModelError: The model has no endpoint of that name.
+        ModelError: Not a fit, or the model has no endpoint of that name.
     """
+    check_fit(fit)
     names = tuple(fit.joint.endpoints)
     if endpoint is None:
         return names[0]
@@ -30,6 +38,11 @@ def observations_of(fit: Fit, endpoint: str) -> pd.DataFrame:
     """The rows of `fit.predictions()` that belong to an endpoint."""
     table = fit.predictions()
     return table.loc[table["DVID"] == endpoint].reset_index(drop=True) if "DVID" in table else table
+
+
+def censoring(table: pd.DataFrame) -> np.ndarray:
+    """CENS of rows of `fit.predictions()` (int64 [N]), 0 where there is no such column."""
+    return table["CENS"].to_numpy() if "CENS" in table else np.zeros(len(table), dtype=np.int64)
 
 
 def units_of(fit: Fit, endpoint: str, units: Mapping[str, str] | None) -> dict[str, str]:

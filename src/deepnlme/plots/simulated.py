@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepnlme.data import Population
+from deepnlme.data.layout import Layout, endpoint_index
 from deepnlme.errors import ModelError, invalid
 from deepnlme.plots.attainment import GROUPS, text_of
 from deepnlme.plots.bands import declared_units
@@ -92,7 +93,9 @@ def plot_simulation(
         if together and "" not in groups:
             panels[0].fill_between([], [], [], color=GREY, alpha=0.4, lw=0, label=share)
         if observed is not None:
-            _dots(panels, list(groups) if not together else [""], observed, by, name, scale)
+            index = endpoint_index(observed, Layout((), 0, sim.endpoints, ()))
+            shown = index == sim.endpoints.index(name)
+            _dots(panels, list(groups) if not together else [""], observed, shown, by, scale)
         for ax in panels:
             if scale == "log":
                 log_axis(ax, "y")
@@ -110,12 +113,12 @@ def _members(sim: Simulation, by: str | None) -> dict[str, np.ndarray]:
         return {"": np.arange(len(sim.population))}
     if by not in known:
         raise ModelError(invalid("by", repr(by), f"The covariates are {', '.join(known) or 'none'}"))
-    values = known[by]
+    values = np.array([text_of(k) for k in known[by].tolist()])
     found = list(dict.fromkeys(values.tolist()))
     if len(found) > MOST:
         got, fix = f"{by!r}, which has {len(found)} values", "Make a covariate of few groups"
         raise ModelError(invalid("by", got, f"A picture has at most {MOST} groups", fix=fix))
-    return {text_of(k): np.flatnonzero(values == k) for k in found}
+    return {k: np.flatnonzero(values == k) for k in found}
 
 
 def _band(ax: Axes, time: np.ndarray, bands: np.ndarray, color: str, names: tuple[Any, Any], scale: str) -> None:
@@ -132,11 +135,12 @@ def _band(ax: Axes, time: np.ndarray, bands: np.ndarray, color: str, names: tupl
     ax.plot(time, middle, color=color, label=names[0])
 
 
-def _dots(panels: list[Axes], labels: list[str], data: Population, by: str | None, name: str, scale: str) -> None:
-    """Observations into the panels; those of a group into its own where the data know it."""
+def _dots(
+    panels: list[Axes], labels: list[str], data: Population, shown: np.ndarray, by: str | None, scale: str
+) -> None:
+    """The observations `shown` [N] into the panels; those of a group into its own where the data know it."""
     records = data.records
-    here = records.observed & (records.cens == 0) & np.isin(records.endpoint, ["", name])
-    here &= (records.dv > 0) | (scale != "log")
+    here = shown & (records.cens == 0) & ((records.dv > 0) | (scale != "log"))
     levels = data.categories.get(by or "")
     group = None
     if by in records.covariates and by is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from deepnlme.diagnostics import VPC
 from deepnlme.errors import ModelError, invalid
-from deepnlme.plots.bands import declared_units, quantile_bands, share_bands
+from deepnlme.plots.bands import UNKNOWN, declared_units, quantile_bands, share_bands
 from deepnlme.plots.panels import check_scale, log_axis, note
 from deepnlme.plots.style import (
     BLACK,
@@ -140,8 +140,7 @@ def _continuous(ax: Axes, vpc: VPC, table: pd.DataFrame, own: pd.DataFrame, scal
         values = np.concatenate([y, table[["OBSERVED", "SIM_MEDIAN"]].to_numpy(float).ravel()])
         positive = values[np.isfinite(values) & (values > 0)]
         least = 0.7 * float(positive.min()) if len(positive) else 1e-3
-    floor = vpc.limits[0] if not vpc.corrected else np.nan
-    quantile_bands(ax, table, floor, least)
+    quantile_bands(ax, table, vpc.limits if not vpc.corrected else UNKNOWN, least)
     if points:
         here = shown & ~censored
         ax.plot(

@@ -135,7 +135,7 @@ def _called(exposures: pd.DataFrame, target: Any) -> tuple[np.ndarray, np.ndarra
 
 def _holds(name: str, values: np.ndarray, condition: Any) -> np.ndarray:
     pair = isinstance(condition, tuple | list) and len(condition) == 2
-    if pair and condition[0] in OPERATORS and _is_number(condition[1]):
+    if pair and isinstance(condition[0], str) and condition[0] in OPERATORS and _is_number(condition[1]):
         return OPERATORS[condition[0]](values, condition[1])
     if pair and all(end is None or _is_number(end) for end in condition) and tuple(condition) != (None, None):
         low = -np.inf if condition[0] is None else condition[0]
@@ -150,7 +150,7 @@ def _holds(name: str, values: np.ndarray, condition: Any) -> np.ndarray:
 def _groups(exposures: pd.DataFrame, by: Any) -> list[str]:
     if by is None or (by == "arm" and "arm" not in exposures.columns):
         return []
-    names = [by] if isinstance(by, str) else list(by)
+    names = list(by) if isinstance(by, list | tuple) else [by]
     for name in names:
         if name not in exposures.columns:
             expected = f"The table has {', '.join(map(str, exposures.columns))}"

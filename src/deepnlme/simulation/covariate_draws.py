@@ -178,7 +178,7 @@ def _one(name: Any, spec: Any, people: People, seed: int) -> tuple[np.ndarray, t
     what = f"covariates[{name!r}]"
     distribution = hasattr(spec, "cdf") or isinstance(spec, Truncated | torch.distributions.Distribution)
     if not distribution and callable(spec):
-        spec = _computed(what, spec(people.shown()), people.n)
+        spec = _computed(what, spec, people)
     elif isinstance(spec, range):
         spec = list(spec)
     if isinstance(spec, list | tuple | np.ndarray | pd.Series | pd.Categorical | torch.Tensor):
@@ -194,7 +194,16 @@ def _one(name: Any, spec: Any, people: People, seed: int) -> tuple[np.ndarray, t
     return one.quantile(u), one.labels
 
 
-def _computed(what: str, result: Any, n: int) -> Any:
+def _computed(what: str, function: Any, people: People) -> Any:
+    known, n = people.shown(), people.n
+    try:
+        result = function(known)
+    except KeyError as error:
+        if not error.args or error.args[0] in known:
+            raise
+        expected = f"The covariates before it are {', '.join(known) or 'none'}"
+        fix = "Put it before this one, or correct the spelling"
+        raise DataError(invalid(what, f"a function that reads {error.args[0]!r}", expected, fix=fix)) from None
     if np.ndim(result) == 0:
         return np.full(n, result)
     if np.ndim(result) != 1:

@@ -111,10 +111,11 @@ class Design:
         setting, starts = self.setting, np.cumsum([0, *self.counts])
         size = cost(setting.model, len(setting.probe.compartments), setting.population, self.counts)
         cut = list(chunks(size, budget(setting.model)))
+        self._varying = {name: [] for name in self._varying}
         for part in tqdm(cut, desc="simulating", unit="part", delay=2.0, leave=False):
             population = setting.population[part]
             if self.grids is None:
-                places = Places.find(population, setting.probe)
+                places = Places.at_records(population, setting.probe)
             else:
                 places = Places.on_grids(population, setting.probe, self.grids[part])
             for name, values in self._varying.items():

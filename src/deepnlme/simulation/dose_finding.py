@@ -18,7 +18,7 @@ from deepnlme.simulation.dose_rules import DoseRule, scaled
 from deepnlme.simulation.exposure import exposure
 from deepnlme.simulation.proportions import check_share
 from deepnlme.simulation.result import Simulation
-from deepnlme.simulation.simulate import simulate
+from deepnlme.simulation.simulate import replicate_count, simulate
 from deepnlme.simulation.virtual import virtual_population
 
 JUDGES = ("PROPORTION", "LOW", "REP_LOW")
@@ -159,9 +159,8 @@ def _check(probability: Any, judged_by: Any, choose: Any, level: Any, simulation
         raise ModelError(invalid("judged_by", repr(judged_by), f"It is one of {', '.join(map(repr, JUDGES))}"))
     if choose not in CHOICES:
         raise ModelError(invalid("choose", repr(choose), f"It is one of {', '.join(map(repr, CHOICES))}"))
-    replicates, uncertainty = simulation.get("replicates"), simulation.get("uncertainty")
-    draws = replicates is None and not (uncertainty is None or isinstance(uncertainty, bool))
-    if judged_by == "REP_LOW" and replicates in (None, 1) and not draws:
+    count = replicate_count(simulation.get("replicates"), simulation.get("uncertainty"))
+    if judged_by == "REP_LOW" and count == 1:
         fix = 'Give replicates=200, or judge by "PROPORTION"'
         raise ModelError(invalid("judged_by", repr(judged_by), "It needs several replicates", fix=fix))
 

@@ -11,7 +11,7 @@ from deepnlme.axes import SCALAR_NDIM
 from deepnlme.estimation.individuals import effect_names
 from deepnlme.joint import Individual, Joint, Places, cost, evaluated
 from deepnlme.observation import Gaussian
-from deepnlme.observation.sampling import sample
+from deepnlme.observation.sampling import normal_sample, sample
 from deepnlme.simulation.adaptive import Doses
 from deepnlme.simulation.design import Design, Setting, budget
 
@@ -60,6 +60,8 @@ class Engine:
         self.effects = effect_names(joint)
         size = cost(setting.model, len(joint.compartments), places.population, places.counts)
         at_once = max(1, int(budget(setting.model) / (size.max() * s)))
+        if self.free.ndim > 1 and joint.space.row_size < joint.space.size:
+            at_once = 1  # the rows of a batch share the weights of a module
         rank = np.cumsum(places.population.records.observed) - 1
         starts, near = places.population.starts[:-1, None], None
         for begin in range(0, len(self.z), at_once):
@@ -91,8 +93,9 @@ class Engine:
         if self.dv is None:
             return
         if normal:
-            drawn = arranged(distribution.mean) + arranged(distribution.sd) * self.dv[part, rows]
-            self.dv[part, rows] = distribution.natural(torch.from_numpy(drawn)).numpy()
+            mean, sd = (torch.from_numpy(arranged(value)) for value in (distribution.mean, distribution.sd))
+            drawn = normal_sample(distribution, mean, sd, torch.from_numpy(self.dv[part, rows]))
+            self.dv[part, rows] = drawn.numpy()
         else:
             with torch.random.fork_rng():
                 torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))

@@ -55,6 +55,8 @@ def exposure(
     Raises:
         ModelError: No such endpoint or values, fewer than two times, or an interval that the times do not cover.
     """
+    if not isinstance(sim, Simulation):
+        raise ModelError(invalid("sim", type(sim).__name__, "It is what dn.simulate returns"))
     _check(of, method, threshold)
     source = sim.ipred if of == "ipred" else sim.dv
     if source is None:

@@ -30,6 +30,7 @@ class Simulation:
         effects: Their names.
         individual: By name [R, S] individual parameters (at the first record, where they change with time).
         parameters: Population parameters of each replicate, one row each.
+        free: [P] estimates (or initial values) on the free scale, around which `parameters` may vary.
         observed, cens, limit: [M] what the data have there (NaN: nothing), if the design is that of the data.
         record: [M] the record of the population that a row stands for, likewise.
         varying: By name [M] covariates that change within a subject.
@@ -51,6 +52,7 @@ class Simulation:
     effects: tuple[str, ...]
     individual: dict[str, np.ndarray]
     parameters: pd.DataFrame
+    free: np.ndarray
     observed: np.ndarray | None = None
     cens: np.ndarray | None = None
     limit: np.ndarray | None = None

@@ -13,6 +13,7 @@ from deepnlme.data import Population
 from deepnlme.errors import ModelError
 from deepnlme.estimation import Fit
 from deepnlme.estimation.fit import versions
+from deepnlme.joint import Joint
 from deepnlme.model import Model
 from deepnlme.simulation.adaptive import Adaptive, Doses, check_clock, dose_table, visit_of
 from deepnlme.simulation.design import Design, Setting
@@ -85,7 +86,7 @@ def simulate(
         (5, 3, 3)
     """
     setting = Setting.of(source, population, at, device)
-    count = _count(replicates, uncertainty)
+    count = replicate_count(replicates, uncertainty)
     free = _parameters(source, setting, count, uncertainty, seed)
     design = Design.of(setting, population, times)
     if random_effects and isinstance(source, Fit) and not source.method.uses_omega:
@@ -94,8 +95,8 @@ def simulate(
             "Use random_effects=False for typical subjects, or fit by another method."
         )
     z = np.zeros((count, len(population), design.k))
-    if random_effects:
-        np.random.default_rng([seed, 0]).standard_normal(out=z)
+    if random_effects:  # not [seed, 0], which is the stream of `seed` alone, from which a user may draw covariates
+        np.random.default_rng([seed, 7]).standard_normal(out=z)
     engine = Engine(setting, design, free, z, residual, seed)
     if adapt is None:
         ipred, dv = engine.run()
@@ -112,6 +113,7 @@ def simulate(
         effects=engine.effects,
         individual=engine.individual,
         parameters=_table(setting, free, count),
+        free=setting.free,
         seed=seed,
         versions=versions(),
         **design.columns(),
@@ -119,6 +121,15 @@ def simulate(
     )
     _warn(simulation)
     return simulation
+
+
+def typical(simulation: Simulation) -> np.ndarray:
+    """PRED at the rows of a simulation on the design of the data: eta = 0 at the estimates, [M]."""
+    population, model = simulation.population, simulation.model
+    setting = Setting(model, population, simulation.free, Joint(model, population[:1]), "cpu")
+    design = Design.of(setting, population, None)
+    z = np.zeros((1, len(population), design.k))
+    return Engine(setting, design, setting.free, z, residual=False, seed=0).run()[0][0]
 
 
 def adapted(engine: Engine, adapt: Adaptive) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
@@ -161,7 +172,8 @@ def adapted(engine: Engine, adapt: Adaptive) -> tuple[np.ndarray, np.ndarray | N
     return ipred, dv, {"dropout": dropout, "doses": dose_table(population, doses)}
 
 
-def _count(replicates: int | None, uncertainty: Any) -> int:
+def replicate_count(replicates: Any, uncertainty: Any) -> int:
+    """The number of replicates: as asked for, or that of the draws."""
     if replicates is None:
         table = getattr(uncertainty, "draws", uncertainty)
         return max(len(table), 1) if isinstance(table, pd.DataFrame) else 1

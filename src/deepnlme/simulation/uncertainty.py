@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -140,10 +141,10 @@ def tabulated(fit: Fit, table: pd.DataFrame) -> np.ndarray:
 
 def _whole(space: ParameterSpace, row: dict) -> dict[str, Any]:
     """The values of one draw by name; a full Omega that is singular but for rounding becomes positive definite."""
-    bad = [name for name, value in row.items() if not np.isfinite(value)]
+    bad = [n for n, value in row.items() if not (isinstance(value, numbers.Real) and np.isfinite(float(value)))]
     if bad:
         raise ModelError(
-            f"got {row[bad[0]]} for `{bad[0]}`, expected a finite number. Leave failed draws out: dropna()."
+            f"got {row[bad[0]]!r} for `{bad[0]}`, expected a finite number. Leave failed draws out: dropna()."
         )
     out: dict[str, Any] = {str(name): float(value) for name, value in row.items()}
     for name, group in space.groups.items():
