@@ -5,6 +5,7 @@ import doctest
 import io
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def test_code_runs_and_prints_what_is_shown(path, tmp_path, monkeypatch):
         code = compile("\n" * (number - 1) + content, str(path), "exec")
         with contextlib.redirect_stdout(printed):
             exec(code, names)
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
         if i + 1 < len(found) and found[i + 1][0] == "text":
             want = found[i + 1][1]
             assert same(want, printed.getvalue()), f"{path.name}:{number} prints\n{printed.getvalue()}\nnot\n{want}"

@@ -239,6 +239,22 @@ def test_time_limit_returns_the_best_so_far(population, fitted):
     assert "time limit" in str(fit)
 
 
+def test_all_starts_and_stages_share_the_time_limit(population, monkeypatch):
+    """A clock that advances by a second at every look: work ends within the limit, whatever the number of starts."""
+    clock = iter(float(i) for i in range(100_000))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    fit = dn.fit(Small(), population, options=dn.Options(**QUIET, time_limit=40.0, starts=20))
+    assert 1 < len(fit.starts) < 20 and fit.seconds["optimisation"] < 60
+
+
+def test_what_is_left_of_a_time_limit(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", lambda: 107.0)
+    assert dn.Options(time_limit=10.0).since(100.0).time_limit == 3.0
+    assert dn.Options(time_limit=5.0).since(100.0).time_limit == 1e-9
+    forever = dn.Options()
+    assert forever.since(100.0) is forever
+
+
 def test_iteration_limit_is_said(population):
     fit = dn.fit(Small(), population, options=dn.Options(**QUIET, max_iterations=1))
     assert fit.status is dn.FitStatus.MAX_ITERATIONS

@@ -164,6 +164,7 @@ def _best_of_starts(
     objective: MarginalObjective, u: np.ndarray, options: Options, held_out: MarginalObjective | None
 ) -> tuple[Optimum, tuple[float, ...]]:
     """Fits from the given and from drawn initial values; the best one, and the values all of them reached."""
+    began = time.perf_counter()
     checkpoint = Checkpoint.open(options.checkpoint, objective)
     points = initial_points(objective, u, options)
     if checkpoint is not None and checkpoint.u is not None:
@@ -172,7 +173,7 @@ def _best_of_starts(
             objective.start_from(checkpoint.u, checkpoint.z)
     save = checkpoint.save if checkpoint is not None else (lambda u, e: None)
     if together(objective, options):
-        found = optimise(objective, np.stack(points), options, save, held_out)
+        found = optimise(objective, np.stack(points), options.since(began), save, held_out)
         return found, found.reached or (float(found.evaluation.value[0]),)
     best: Optimum | None = None
     reached = []
@@ -182,7 +183,7 @@ def _best_of_starts(
             if not np.isfinite(objective(point).value[0]):
                 reached.append(float("inf"))
                 continue
-        found = optimise(objective, point, options, save, held_out)
+        found = optimise(objective, point, options.since(began), save, held_out)
         value = float(found.evaluation.value[0])
         reached.append(value)
         if best is None or found.rank < best.rank:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepnlme.data import Population
@@ -27,7 +28,7 @@ class Options:
             with several modes, as lag times have).
         ebe_tolerance: Length of the last Newton step of the random effects.
         seed: Of everything random.
-        time_limit: Seconds after which the best fit so far is returned.
+        time_limit: Seconds after which the best fit so far is returned; all starts and stages together.
         checkpoint: File that keeps the best fit so far; a fit of the same model and data resumes from it.
         progress: Show a progress line.
         device: "cpu" or "cuda".
@@ -96,3 +97,9 @@ class Options:
                     f"Invalid `held_out`: got {share!r}, expected a share of the subjects between 0 and 1, or a "
                     "population."
                 )
+
+    def since(self, began: float) -> Options:
+        """The same with what is left of the time limit for work that began at this reading of `time.perf_counter`."""
+        if math.isinf(self.time_limit):
+            return self
+        return replace(self, time_limit=max(self.time_limit - (time.perf_counter() - began), 1e-9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -101,7 +102,8 @@ def initial_points(objective: MarginalObjective, u: np.ndarray, options: Options
         else:
             points.append(u + options.start_spread * generator.standard_normal(len(u)))
     if options.pooled_first and objective.method.inner:
-        points = [pooled(objective.joint, point, options) for point in points]
+        began = time.perf_counter()
+        points = [pooled(objective.joint, point, options.since(began)) for point in points]
     return points
 
 
