@@ -257,7 +257,7 @@ def test_large_populations_are_tabulated_in_pieces(monkeypatch):
     population = cm.occasions()
     found = dn.evaluate_ofv(cm.Occasions(), population)
     whole = found.predictions()
-    monkeypatch.setattr(individuals, "CHUNK", 1)
+    monkeypatch.setattr(individuals, "NUMBERS", 1)
     pieces = dn.evaluate_ofv(cm.Occasions(), population).predictions()
     pd.testing.assert_frame_equal(whole, pieces, rtol=1e-9, atol=1e-9)
 
@@ -271,7 +271,7 @@ def test_tables_of_two_endpoints_in_pieces(monkeypatch):
     population = dn.read_nonmem(frame)
     found = dn.evaluate_ofv(cm.TwoEndpoints(), population)
     whole = found.predictions()
-    monkeypatch.setattr(individuals, "CHUNK", 1)
+    monkeypatch.setattr(individuals, "NUMBERS", 1)
     pieces = dn.evaluate_ofv(cm.TwoEndpoints(), population).predictions()
     pd.testing.assert_frame_equal(whole, pieces, rtol=1e-9, atol=1e-9)
 
@@ -281,7 +281,7 @@ def test_tables_of_censored_data_in_pieces(monkeypatch):
 
     population = cm.censored("below")
     whole = dn.evaluate_ofv(cm.Oral(), population).predictions()
-    monkeypatch.setattr(individuals, "CHUNK", 1)
+    monkeypatch.setattr(individuals, "NUMBERS", 1)
     pieces = dn.evaluate_ofv(cm.Oral(), population).predictions()
     pd.testing.assert_frame_equal(whole, pieces, rtol=1e-9, atol=1e-9)
 

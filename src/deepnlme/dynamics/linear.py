@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from deepnlme.axes import Names
 from deepnlme.data.batch import Batch
 from deepnlme.dynamics.administration import Administered
+from deepnlme.dynamics.buckets import buckets, by_buckets
 from deepnlme.dynamics.compartments import Entries
 from deepnlme.dynamics.steady_linear import (
     LinearDynamics,
@@ -57,6 +59,16 @@ def superposition(
     Returns:
         One tensor [K, R, N] per compartment.
     """
+    parts = buckets(batch)
+    if parts is not None:
+        return by_buckets(parts, partial(_superposed, dynamics), p, doses, initial)
+    return _superposed(dynamics, p, batch, doses, initial)
+
+
+def _superposed(
+    dynamics: LinearDynamics, p: Names, batch: Batch, doses: Administered, initial: Mapping[int, Tensor]
+) -> list[Tensor]:
+    """The same for all rows at once."""
     n = len(dynamics.compartments)
     slot_time, slot_segment = remembered(batch, "slot_places", lambda: _slot_places(batch))
     zero = torch.zeros_like(slot_time).unsqueeze(0)

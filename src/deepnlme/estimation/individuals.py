@@ -16,13 +16,13 @@ from deepnlme.data.batch import endpoint_index
 from deepnlme.data.events import occasion_numbers
 from deepnlme.errors import DataError
 from deepnlme.estimation.method import jacobian
-from deepnlme.joint import Joint, Prediction, assemble
+from deepnlme.joint import Joint, Prediction, assemble, chunks, cost
 from deepnlme.joint.calling import model_arithmetic
 from deepnlme.model import Model
 from deepnlme.observation import Gaussian
 
-CHUNK = 2_000
-"""Subjects at a time in tables."""
+NUMBERS = 2_000_000
+"""Numbers per tensor in one chunk of subjects, with the copies that derivatives take."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,15 @@ def prediction_table(
     """
     frames = []
     occasions = int(occasion_numbers(population.records).max()) + 1 if population.occasions else 1
-    for start in range(0, len(population), CHUNK):
-        joint = Joint(model, population[start : start + CHUNK], slots="records", occasions=occasions)
-        frames.append(_table(joint, free, z[start : start + CHUNK], interaction))
+    r = population.records
+    listed = np.ones(len(r), dtype=bool) if all_records else r.observed
+    slots = np.bincount(r.subject[listed], minlength=len(population))
+    copies = max(z.shape[1], 1)
+    compartments = len(Joint(model, population[:1], occasions=occasions).compartments)
+    for part in chunks(copies * cost(model, compartments, population, slots), NUMBERS):
+        kind = "records" if all_records else "observations"
+        joint = Joint(model, population[part], slots=kind, occasions=occasions)
+        frames.append(_table(joint, free, z[part], interaction))
     table: pd.DataFrame = pd.concat(frames, ignore_index=True)
     if not (population.records.cens != 0).any():
         table = table.drop(columns="CENS")
