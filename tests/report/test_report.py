@@ -149,6 +149,7 @@ def test_data_are_counted(page):
     assert any("below the lower limit" in text for text in page.alerts) == (below / 40 > 0.1)
     first = data.groupby("ID").first()
     weight, sex = page.table("Covariates")
+    assert "Missing" not in weight  # the reader has filled what was missing, and says so
     middle, low, high = first["WT"].median(), first["WT"].min(), first["WT"].max()
     assert weight["Median (range), or counts"] == f"{middle:.4g} ({low:.4g} to {high:.4g})"
     assert sex["Median (range), or counts"] == "female: 4 (33.3 %); male: 8 (66.7 %)"
@@ -204,11 +205,12 @@ def test_flagged_records(fit, tmp_path):
     data = frame()
     row = data.index[(data["ID"] == 4) & (data["TIME"] == 3.0)][0]
     data.loc[row, "DV"] *= 10.0
+    data.loc[data["ID"] == 4, "TIME"] += 12345.678
     wild = dn.evaluate_ofv(fit.model, dn.read_nonmem(data, covariates=["WT", "SEX"]), at=fit)
     page = write(wild, tmp_path, sections=["summary", "flagged_records"])
     expected = wild.predictions().query("abs(CWRES) > 4")
     rows = page.table("Records with a large residual")
-    assert len(rows) == len(expected) >= 1 and rows[0]["ID"] == "4"
+    assert len(rows) == len(expected) >= 1 and rows[0]["ID"] == "4" and rows[0]["TIME"] == "12348.678"
     assert [float(r["CWRES"]) for r in rows] == pytest.approx(expected["CWRES"].tolist(), abs=0.006)
     assert any(f"{len(expected)} record" in text for text in page.alerts)
 
@@ -270,6 +272,10 @@ def test_sections_can_be_chosen(fit, tmp_path):
         (dict(replicates=5), "`replicates`: got 5"),
         (dict(scale="ln"), "`scale`: got 'ln'"),
         (dict(units={"dose": "mg"}), "`units`: got 'dose'"),
+        (dict(units="mg"), "`units`: got 'mg'"),
+        (dict(units={"time": 3}), "`units`: got 3 for 'time'"),
+        (dict(sections=5), "`sections`: got 5. It is a list of names"),
+        (dict(without=None), "`without`: got None. It is a list of names"),
         (dict(date=3), "`date`: got 3"),
         (dict(title=None), "`title`: got None"),
         (dict(seed=-1), "`seed`: got -1"),
@@ -349,7 +355,7 @@ KINDS = [
     ("priors", dn.FOCE()), ("vector", dn.Laplace()), ("diagonal", dn.NaivePooled()),
 ]  # fmt: skip
 EXPECTED = ("No exclusions", "No objectives", "No discussion", "No other model", "covariates", "not fitted", "no path",
-            "nothing was estimated", "no covariance step", "Left out")  # fmt: skip
+            "fitted without a covariance step", "nothing was estimated", "no covariance step", "Left out")  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "method"), KINDS, ids=[f"{n}-{m.name}" for n, m in KINDS])
@@ -383,7 +389,164 @@ def test_a_fit_with_networks(tmp_path):
     assert any("The network size along each of its 1 input" in text for text in page.captions)
     unexpected = [text for text in page.missing if not any(words in text for words in EXPECTED)]
     assert [text for text in unexpected if "Influence needs a minimum" not in text] == []  # it has not arrived at one
-    assert "Effective number of parameters (in AIC and BIC)" in page.values("Objective function and convergence")
+    for caption in ("Objective function and convergence", "Key numbers"):
+        assert "Effective number of parameters (in AIC and BIC)" in page.values(caption)
+    assert "There are no standard errors: networks are fitted without a covariance step." in page.alerts
+    assert set(page.table("Covariate effects")[0]) == {"Covariate", "Value", "Parameter", "Ratio"}  # no intervals
+
+
+class Different(contract.Oral):
+    """Effects that act in four ways: exp, added to a positive parameter, exp of minus, on a logit; and by occasion."""
+
+    f = dn.Bounded(0.7)
+    eta = dn.RandomEffects("ka", "v", "cl", "f", omega=[0.2, 0.3, 0.1, 0.3])
+    iov = dn.RandomEffects("kappa", omega=0.06, by="occasion")
+
+    def individual(self, theta, eta, cov):
+        odds = exp(eta.f) * theta.f / (1 - theta.f)
+        cl = theta.cl * exp(-eta.cl + eta.kappa)
+        return dict(ka=theta.ka * exp(eta.ka), cl=cl, v=theta.v + eta.v, f=odds / (1 + odds))
+
+    def dosing(self, theta, p):
+        return dict(depot=dn.Dosing(bioavailability=p.f))
+
+
+def test_variation_is_that_of_log_normal_parameters(tmp_path):
+    """100 sqrt(exp(omega) - 1) where a parameter varies as exp(eta), nothing elsewhere; occasions are named."""
+    page = write(dn.evaluate_ofv(Different(), contract.occasions()), tmp_path, sections=["summary", "estimates"])
+    found = {row["Parameter"]: row["CV [%]"] for row in page.table("Parameter estimates")}
+    expected = {name: f"{100 * np.sqrt(np.expm1(w)):.1f}" for name, w in (("ka", 0.2), ("cl", 0.1), ("kappa", 0.06))}
+    expected = {"v": "\u2013", "f": "\u2013", **expected}
+    assert {name: found[f"omega[{name}]"] for name in expected} == expected
+    assert "(of kappa: between occasions)" in page.source
+    short = {row["Parameter"]: row["BSV CV [%]"] for row in page.table("Fixed effects in short")}
+    assert short["cl"] == expected["cl"] and short["v"] == short["f"] == "\u2013"
+
+
+def test_individual_parameters_say_at_which_occasion(tmp_path):
+    fit = dn.evaluate_ofv(contract.Occasions(), contract.occasions())
+    page = write(fit, tmp_path, sections=["individual_parameters"])
+    etas = fit.etas().set_index("ID")
+    for row in page.table("Individual parameters"):
+        own = etas.loc[int(row["ID"])]
+        first = fit.estimates["cl"] * np.exp(own["ETA_cl"] + own["ETA_kappa@1"])
+        assert float(row["cl"]) == pytest.approx(first, rel=1e-3)
+    assert "At the first record, where they change with occasions or covariates." in page.source
+
+
+def test_naive_pooling_has_no_words_on_random_effects(tmp_path):
+    fit = dn.evaluate_ofv(contract.Oral(), contract.plain(), dn.NaivePooled())
+    page = write(fit, tmp_path, sections=["summary", "methods", "estimates", "individual_parameters"])
+    assert set(page.table("Parameter estimates")[0]) == {"Parameter", "Unit", "Estimate", "SE", "RSE [%]", "95% CI"}
+    assert "Random effects as declared" not in page.tables and "omega[.]" not in page.source
+    assert "Naive pooled sets the random effects of the model to zero: ka, cl, v." in page.source
+    assert "At the EBEs" not in page.source and any("Naive pooling ignores" in text for text in page.alerts)
+    alone = dn.evaluate_ofv(contract.Oral(), contract.plain()[:1], dn.NaivePooled())
+    assert not any("Naive pooling ignores" in text for text in alerts(alone, tmp_path))
+
+
+def test_a_variance_of_zero_is_a_warning(tmp_path):
+    """Only of the variance that was estimated, not of the one that is fixed."""
+
+    class Fewer(contract.Oral):
+        a = dn.Positive(0.15, fixed=True)
+        eta = dn.RandomEffects("cl", "v", omega=1e-9, fixed=["v"])
+
+        def individual(self, theta, eta, cov):
+            return dict(ka=theta.ka, cl=theta.cl * exp(eta.cl), v=theta.v * exp(eta.v))
+
+    fit = dn.evaluate_ofv(Fewer(), contract.plain())
+    assert min(fit.shrinkage.values()) > 99.0
+    (said,) = [text for text in alerts(fit, tmp_path) if text.startswith("Variance of")]
+    assert said.startswith("Variance of cl: estimated as about zero")
+
+
+def test_units_are_those_of_the_endpoint(tmp_path):
+    fit = dn.evaluate_ofv(contract.TwoEndpoints(), contract.two_endpoints())
+    page = write(fit, tmp_path, sections=["data"], units={"time": "h", "effect": "mmHg"})
+    rows = {row["Endpoint"]: row["Unit"] for row in page.table("Observations by endpoint")}
+    assert rows == {"cp": "\u2013", "effect": "mmHg"}
+    assert "Time from first to last record [h]" in page.values("Subjects, records and doses")
+    with pytest.raises(dn.ModelError, match=r"`units`: got 'dv'\. Its keys are time, cp, effect"):
+        write(fit, tmp_path, units={"dv": "mg/L"})
+
+
+def test_endpoints_and_subjects_are_counted(tmp_path):
+    data = contract.records(contract.TIMES)
+    data["DVID"] = 1
+    fit = dn.evaluate_ofv(contract.TwoEndpoints(), dn.read_nonmem(data, endpoints={1: "cp"}))
+    page = write(fit, tmp_path, sections=["data"])
+    (row,) = page.table("Observations by endpoint")
+    assert (row["Endpoint"], row["Subjects"], row["Observations"]) == ("cp", "4", "14")
+    assert "The data have no observation of effect." in page.missing
+
+
+@pytest.mark.parametrize(("blq", "intervals"), [("M3", 3), ("M1", 0)])
+def test_second_limits_are_said(tmp_path, blq, intervals):
+    class Limits(contract.Oral):
+        def observe(self, theta, p, x):
+            f = x.central / p.v
+            return dict(dv=dn.Normal(f, dn.combined2(f, theta.a, theta.b), blq=blq))
+
+    page = write(dn.evaluate_ofv(Limits(), contract.censored("interval")), tmp_path, sections=["data"])
+    (row,) = page.table("Observations by endpoint")
+    assert row["Below LLOQ"].startswith("4 ") and blq in row["Censored are used"]
+    said = re.findall(r"(\d+) with a second limit", row["Censored are used"])
+    assert said == ([str(intervals)] if intervals else [])
+
+
+def test_exclusions_are_told_as_they_are(fit, tmp_path):
+    rows = [{"ID": 7, "records": 1234567, "why": "x"}, {"ID": 8, "why": "y"}]
+    indexed = pd.DataFrame(rows).set_index("ID")
+    for excluded in (rows, indexed):
+        page = write(fit, tmp_path, sections=["data"], excluded=excluded)
+        assert page.table("Exclusions, as declared by the author") == [
+            {"ID": "7", "records": "1234567", "why": "x"}, {"ID": "8", "records": "", "why": "y"},
+        ]  # fmt: skip
+
+
+def test_another_model_cannot_take_the_name(fit, tmp_path):
+    other = dn.evaluate_ofv(fit.model, fit.population)
+    with pytest.raises(dn.ModelError, match=r"`against`: got 'Weighted'\. The fit that is reported has that name"):
+        write(fit, tmp_path, against={"Weighted": other})
+    page = write(fit, tmp_path, sections=["comparison"], against=[other])
+    assert [row["Model"] for row in page.table("Models side by side")] == ["Weighted", "Weighted (2)"]
+
+
+def test_blank_comments_are_none(fit, tmp_path):
+    page = write(fit, tmp_path, sections=["discussion"], comments={"discussion": " \n"})
+    assert any("No discussion was given" in text for text in page.missing)
+
+
+def test_whole_numbers_of_numpy(fit, tmp_path):
+    write(fit, tmp_path, sections=["summary"], seed=np.int64(3), replicates=np.int64(20))
+
+
+def test_text_of_the_user_is_no_formula():
+    """Between two $ matplotlib would set a formula, or fail; powers of ten at ticks stay."""
+    from deepnlme.report.pictures import picture
+
+    def drawn(title, **settings):
+        figure, ax = plt.subplots(figsize=(4, 3))
+        ax.plot([1e-6, 1e6], [0, 1])
+        ax.set(xscale="log", xlabel=title)
+        with plt.rc_context(settings):
+            return picture(figure, "", "")
+
+    shown = drawn("$a^$ and $b_1$")
+    assert shown.uri != drawn("a^ and b1").uri
+    assert (shown.width, shown.height) == (384, 288)
+    assert drawn("x").uri == drawn("x", **{"savefig.bbox": "tight"}).uri
+
+
+def test_numbers_as_text():
+    from deepnlme.report.formats import decimals, exact, significant
+
+    shown = {15.0: "15.00", 0.229: "0.2290", 100.04: "100.0", 123456.0: "123456", 1e-9: "1e-09", 0.0: "0", 5.0: "5.000"}
+    assert {value: significant(value) for value in shown} == shown
+    assert significant(np.nan) == "\u2013" and significant(-0.0357) == "-0.03570"
+    assert decimals(-0.0003, 3) == "0.000" and decimals(-0.0006, 3) == "-0.001"
+    assert exact(1234.5678) == "1234.5678" and exact(7.0) == "7" and exact("a") == "a"
 
 
 def test_subjects_without_random_effects(fit, tmp_path):

@@ -192,6 +192,16 @@ def test_tables_that_do_not_fit(fit, change, message):
         dn.simulate(fit, fit.population, uncertainty=change(table))
 
 
+def test_standard_errors_of_fewer_subjects_than_parameters_are_refused(fit):
+    few = dn.fit(Theophylline(), fit.population[:7], dn.FOCE(), options=dn.Options(progress=False))
+    assert few.covariance.ok and few.covariance.warning
+    with pytest.raises(
+        dn.ModelError, match=r'the standard errors mean nothing: 7 subjects for 7 .*with_covariance\("R"\)'
+    ):
+        dn.simulate(few, few.population, uncertainty=True)
+    assert dn.simulate(few.with_covariance("R"), few.population, uncertainty=True).replicates == 1
+
+
 def test_a_covariance_matrix_that_says_nothing_is_refused(block):
     """The full Omega of these twelve subjects is singular: the logarithm of its smallest root has no standard error."""
     with pytest.raises(dn.ModelError, match=r"the data do not determine `eta` \(standard error \S+ on the log scale\)"):

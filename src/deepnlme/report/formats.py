@@ -28,11 +28,27 @@ def number(value: Any, digits: int = 4) -> str:
     return "0" if text == "-0" else text
 
 
+def significant(value: Any, digits: int = 4) -> str:
+    """As `number`, with the zeros at the end that say how well a value is known: 15.00."""
+    text = number(value, digits)
+    if value is None or isinstance(value, str) or not math.isfinite(value) or "e" in text or not value:
+        return text
+    shown = len(text.replace(".", "").lstrip("-0"))
+    if shown >= digits:
+        return text
+    return f"{text}{'' if '.' in text else '.'}{'0' * (digits - shown)}"
+
+
+def exact(value: Any) -> str:
+    """A value of the data as it is: times and observations by which a record is found again."""
+    return f"{value:.15g}" if isinstance(value, float | np.floating) and math.isfinite(value) else plain(value)
+
+
 def decimals(value: Any, places: int = 2) -> str:
     """A number with so many decimals; a dash where there is none."""
     if value is None or not math.isfinite(float(value)):
         return number(value)
-    return f"{float(value) + 0.0:.{places}f}"
+    return f"{float(value):z.{places}f}"
 
 
 def probability(value: float) -> str:

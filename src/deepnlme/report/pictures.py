@@ -15,8 +15,8 @@ LARGEST = 400_000
 DPI = 200
 """Points per inch of an image, and of what is drawn as points inside a vector image."""
 
-SALT = "deepnlme"
-"""Makes the identifiers inside an SVG, and with them the file, the same every time."""
+SETTINGS = {"svg.hashsalt": "deepnlme", "svg.fonttype": "path", "savefig.bbox": "standard"}
+"""The salt makes the identifiers inside an SVG, and with them the file, the same every time; the box keeps the size."""
 
 
 def picture(figure: Any, caption: str, alt: str) -> Picture:
@@ -31,8 +31,9 @@ def picture(figure: Any, caption: str, alt: str) -> Picture:
     """
     plt = pyplot()
     width, height = figure.get_size_inches()
+    _literal(figure)
     try:
-        with plt.rc_context({"svg.hashsalt": SALT, "svg.fonttype": "path"}):
+        with plt.rc_context(SETTINGS):
             uri = _encoded(figure, "svg", "image/svg+xml", {"Date": None, "Creator": None})
             if len(uri) > LARGEST:
                 drawn = _encoded(figure, "png", "image/png", {"Software": None})
@@ -40,6 +41,13 @@ def picture(figure: Any, caption: str, alt: str) -> Picture:
     finally:
         plt.close(figure)
     return Picture(uri, caption, alt, round(96 * width), round(96 * height))
+
+
+def _literal(figure: Any) -> None:
+    """Show text of the user as it is: between two $ matplotlib would read a formula in ids and names."""
+    for text in figure.findobj(lambda artist: hasattr(artist, "set_parse_math")):
+        if "$" in text.get_text() and "\\mathdefault" not in text.get_text():  # these are ticks with powers of ten
+            text.set_parse_math(False)
 
 
 def _encoded(figure: Any, kind: str, media: str, metadata: dict[str, None]) -> str:

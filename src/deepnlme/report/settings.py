@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import numbers
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pandas as pd
 from deepnlme.compare import ExternalFit, MappedFit
 from deepnlme.errors import DataError, ModelError, invalid
 from deepnlme.estimation import Fit
+from deepnlme.report.formats import exact
 
 SECTIONS = (
     "summary", "objectives", "data", "methods", "estimates", "goodness_of_fit", "individual_fits", "random_effects",
@@ -36,7 +38,7 @@ class Settings:
     sections: tuple[str, ...] = SECTIONS
     subjects: int | None = 12
     replicates: int = 500
-    units: Mapping[str, str] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
     scale: str = "linear"
     date: str = ""
     seed: int = 0
@@ -64,9 +66,7 @@ class Settings:
         given["seed"] = _whole("seed", given["seed"], 0)
         if given["scale"] not in ("linear", "log"):
             raise ModelError(invalid("scale", repr(given["scale"]), 'It is "linear" or "log"'))
-        unknown = set(given["units"] or {}) - {"time", "dv"}
-        if unknown:
-            raise ModelError(invalid("units", repr(sorted(unknown)[0]), "Its keys are 'time' and 'dv'"))
+        given["units"] = _units(given["units"], tuple(fit.joint.endpoints))
         return cls(**given)
 
     @property
@@ -90,6 +90,8 @@ def chosen_sections(sections: Any, without: Any) -> tuple[str, ...]:
 
 
 def _names(argument: str, names: Any) -> tuple[str, ...]:
+    if not isinstance(names, Iterable):
+        raise ModelError(invalid(argument, repr(names), "It is a list of names of sections", fix='Use ["vpc"]'))
     listed = (names,) if isinstance(names, str) else tuple(names)
     for name in listed:
         if name not in SECTIONS:
@@ -107,7 +109,21 @@ def _comments(comments: Any) -> dict[str, str]:
     for name, text in found.items():
         if not isinstance(text, str):
             raise ModelError(invalid("comments", type(text).__name__, "A comment is text", f"section {name}"))
-    return found
+    return {name: text for name, text in found.items() if text.strip()}
+
+
+def _units(units: Any, endpoints: tuple[str, ...]) -> dict[str, str]:
+    """Units by "time" and endpoint; "dv" stands for the endpoint where there is one."""
+    keys = ("time", *endpoints, *(("dv",) if len(endpoints) == 1 else ()))
+    if not isinstance(units, Mapping | None):
+        fix = 'Use {"time": "h", "dv": "mg/L"}'
+        raise ModelError(invalid("units", repr(units), f"It is text by {', '.join(keys)}", fix=fix))
+    for name, unit in (units or {}).items():
+        if name not in keys:
+            raise ModelError(invalid("units", repr(name), f"Its keys are {', '.join(dict.fromkeys(keys))}"))
+        if not isinstance(unit, str):
+            raise ModelError(invalid("units", repr(unit), "A unit is text", f"{name!r}"))
+    return {endpoints[0] if name == "dv" else name: unit for name, unit in (units or {}).items()}
 
 
 def exclusions(excluded: Any) -> pd.DataFrame | None:
@@ -119,16 +135,24 @@ def exclusions(excluded: Any) -> pd.DataFrame | None:
     if excluded is None:
         return None
     if isinstance(excluded, pd.DataFrame):
-        return excluded.astype(str).reset_index(drop=True)
+        index = excluded.index
+        named = any(name is not None for name in index.names) or not pd.api.types.is_integer_dtype(index.dtype)
+        return _told(excluded.reset_index() if named else excluded)
     if not isinstance(excluded, str | Mapping) and isinstance(excluded, Iterable):
         rows = list(excluded)
         if rows and all(isinstance(row, str) for row in rows):
             return pd.DataFrame({"Number": [str(i + 1) for i in range(len(rows))], "Excluded": rows})
         if all(isinstance(row, Mapping) for row in rows):
-            return pd.DataFrame(rows).fillna("").astype(str)
+            return _told(pd.DataFrame(rows, dtype=object))
     fix = 'Use excluded=["ID 12: no dose was recorded"], or rows {"ID": 12, "records": 3, "reason": "..."}'
     expected = "It is a table, or a list of texts or of rows by column"
     raise ModelError(invalid("excluded", type(excluded).__name__, expected, fix=fix))
+
+
+def _told(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells as text, empty where there is nothing."""
+    cells = {str(c): ["" if pd.isna(v) else exact(v) for v in table[c].tolist()] for c in table.columns}
+    return pd.DataFrame(cells)
 
 
 def _against(against: Any, fit: Fit) -> dict[str, Any]:
@@ -140,6 +164,9 @@ def _against(against: Any, fit: Fit) -> dict[str, Any]:
         against = [against]
     if isinstance(against, Mapping):
         found = {str(name): value for name, value in against.items()}
+        if type(fit.model).__name__ in found:
+            expected = "The fit that is reported has that name"
+            raise ModelError(invalid("against", repr(type(fit.model).__name__), expected, fix="Name the other anew"))
     elif isinstance(against, Iterable) and not isinstance(against, str):
         found, used = {}, {type(fit.model).__name__}
         for value in against:
@@ -167,10 +194,10 @@ def _date(date: Any) -> str:
 
 
 def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         more = ', or "all"' if name == "subjects" else ""
         raise ModelError(invalid(name, repr(value), f"It is a whole number of at least {least}{more}"))
-    return value
+    return int(value)
 
 
 def checked_path(path: Any) -> Path:

@@ -12,11 +12,27 @@ import torch
 
 from deepnlme.diagnostics import NPDE, Influence, influence, npde, residual_tests, shrinkage
 from deepnlme.estimation import Fit
+from deepnlme.estimation.individuals import block_cholesky, effect_names
+from deepnlme.joint.calling import model_arithmetic
+from deepnlme.plots.quantities import units_of
 from deepnlme.report.settings import Settings
 from deepnlme.simulation import Simulation, simulate
 
 FLAGGED = 4.0
 """|CWRES| beyond which a record is listed."""
+
+
+NONE_NORMAL = "no endpoint is normal or log-normal"
+"""Why a model has no weighted residuals."""
+
+VANISHED = 99.0
+"""Shrinkage [%] beyond which an effect has no influence."""
+
+
+def _powers(values: np.ndarray, row: int) -> np.ndarray:
+    """Logarithm of the ratio of a row to the first one; NaN where it has none, 0 where both are the same."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values[row] == values[0], 0.0, np.log(values[row] / values[0])).ravel()
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,11 @@ class Study:
         """`` of cp`` in captions, nothing where there is one endpoint."""
         return f" of {endpoint}" if len(self.fit.joint.endpoints) > 1 else ""
 
+    def units(self, endpoint: str) -> dict[str, str]:
+        """Units of ``time`` and of an endpoint (``dv``), empty where neither the caller nor the declarations tell."""
+        given = {"time": "time", endpoint: "dv"}
+        return units_of(self.fit, endpoint, {given[k]: u for k, u in self.settings.units.items() if k in given})
+
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The table of predictions and residuals."""
@@ -77,6 +98,34 @@ class Study:
     def has_residuals(self) -> bool:
         """Whether any observation has a weighted residual."""
         return bool(np.isfinite(self.predictions["CWRES"].to_numpy(float)).any())
+
+    @cached_property
+    def lognormal(self) -> frozenset[str]:
+        """Random effects that act on individual parameters as exp(eta), found by setting each to one."""
+        joint, k = self.fit.joint, self.fit.joint.k
+        if not self.has_effects:
+            return frozenset()
+        lower = block_cholesky(joint, self.fit.free)
+        z = np.linalg.lstsq(lower, np.eye(k), rcond=0.0)[0].T  # row i: the i-th effect is one, the others are zero
+        batch = joint.batch.take(torch.zeros(k + 1, dtype=torch.int64))
+        with torch.no_grad(), model_arithmetic():
+            values = joint.space.values(torch.tensor(self.fit.free, dtype=torch.float64).expand(1, k + 1, -1))
+            whitened = torch.tensor(np.vstack([np.zeros(k), z]), dtype=torch.float64).unsqueeze(0)
+            _, p, _, _ = joint.parameters(values, whitened, batch)
+        found = []
+        for i, name in enumerate(effect_names(joint)):
+            powers = [_powers(v[0].numpy(), i + 1) for v in p.values() if v.shape[1] > 1]
+            moved = np.concatenate([power[power != 0] for power in powers]) if powers else np.zeros(0)
+            if len(moved) and np.allclose(np.abs(moved), 1.0, rtol=1e-6) and np.isclose(z[i] @ lower[i], 1.0):
+                found.append(name.partition("@")[0])
+        return frozenset(found)
+
+    @property
+    def vanished(self) -> list[str]:
+        """Random effects whose estimated variance is about zero, or on which the data say nothing."""
+        groups = self.fit.model.groups.items()
+        kept = {label for n, g in groups for label, fixed in zip(g.labels(n), g.fixed, strict=True) if fixed}
+        return [name for name, value in self.fit.shrinkage.items() if value > VANISHED and name not in kept]
 
     @property
     def not_simulated(self) -> str:

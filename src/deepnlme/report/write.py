@@ -64,7 +64,7 @@ def report(
         without: Names of sections to leave out, the long ones for example.
         subjects: How many subjects have their curves shown, or "all".
         replicates: Simulated sets for the checks by simulation.
-        units: Units by "time" and "dv", where the declarations do not tell them.
+        units: Units by "time" and endpoint (or "dv", where there is one), where the declarations do not tell them.
         scale: "linear" or "log", for the observed quantities in figures.
         date: Shown below the heading, today by default.
         seed: Of everything random in the report.
@@ -121,7 +121,7 @@ def objectives_part(study: Study) -> Part:
 
 def discussion(study: Study) -> Part:
     """What the author makes of the results."""
-    said = "discussion" in study.settings.comments
+    said = study.settings.comments.get("discussion")
     missing = Missing('No discussion was given: report(..., comments={"discussion": "..."}) adds one.')
     lead = "What the results mean, in the words of the author."
     return Part("discussion", "Discussion", lead, () if said else (missing,))

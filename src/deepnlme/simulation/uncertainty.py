@@ -79,6 +79,9 @@ def covariance_draws(fit: Fit, replicates: int, seed: int) -> np.ndarray:
         raise ModelError(
             f"Invalid `uncertainty`: got True, but there is no covariance matrix. {step.message} {ADVICE}."
         )
+    if step.warning:
+        why = step.warning.removeprefix("warning: ")
+        raise ModelError(f"Invalid `uncertainty`: got True, but the standard errors mean nothing: {why}. {ADVICE}.")
     values, vectors = np.linalg.eigh(step.free) if len(step.free) else (np.zeros(0), np.zeros((0, 0)))
     if not np.isfinite(values).all() or values.min(initial=0.0) < -1e-8 * values.max(initial=0.0):
         raise ModelError(

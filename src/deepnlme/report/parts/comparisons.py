@@ -15,9 +15,12 @@ from deepnlme.errors import DataError, ModelError
 from deepnlme.plots import plot_covariate_effects, plot_influence
 from deepnlme.report.elements import Block, Items, Missing, Part, Table, Text, attempt
 from deepnlme.report.formats import NOTHING, cells, decimals, few, number, plain, probability
-from deepnlme.report.parts.estimates import fitted
+from deepnlme.report.parts.estimates import fitted, unreliable
 from deepnlme.report.pictures import picture
 from deepnlme.report.study import Study
+
+DRAWS = 1000
+"""Of the parameters, for intervals of covariate effects."""
 
 AT_MOST = "\u2264 "
 """Before a p-value of which only an upper bound is known."""
@@ -44,8 +47,8 @@ def influence(study: Study) -> Part:
             }
         )
         beyond = [str(i) for i, c in zip(found.ids, found.cook, strict=True) if c > found.limit]
-        text = f"Cook's distance is beyond {number(found.limit, 3)}, where the estimates leave their 50 % confidence "
-        text += f"region, without: {few(beyond) if beyond else 'nobody'}."
+        text = f"A Cook's distance beyond {number(found.limit, 3)} means that without the subject the estimates leave "
+        text += f"their 50 % confidence region. Subjects beyond it: {few(beyond) if beyond else 'none'}."
         note = "The ten subjects with the largest distance. Changes are those of the estimates without the subject, by "
         note += f"one Newton step, in standard errors ({found.standard_errors})."
         caption = "Influence of single subjects: Cook's distance, and the change of each parameter without the subject."
@@ -80,7 +83,7 @@ def covariate_effects(study: Study) -> Part:
         remark = ""
         certain = fit.covariance is not None and fit.covariance.ok
         try:
-            table = effects_of(fit, uncertainty=True if certain else None, seed=study.settings.seed)
+            table = effects_of(fit, uncertainty=True if certain else None, draws=DRAWS, seed=study.settings.seed)
         except ModelError:
             table = effects_of(fit, uncertainty=None, seed=study.settings.seed)
             certain = False
@@ -95,10 +98,12 @@ def covariate_effects(study: Study) -> Part:
         shown = cells(table, dict.fromkeys(("RATIO", "LOW", "HIGH"), lambda v: number(v, 3)))
         shown.columns = ["Covariate", "Value", "Parameter", "Ratio", "Low", "High"]
         blocks: list[Block] = [picture(plot_covariate_effects(table), caption, alt)]
-        note = (
-            "Ends of the 90% interval over draws of the parameters. Values: 5th and 95th percentile, or other levels."
-        )
-        return [*blocks, *([Text(remark)] if remark else []), Table(shown, "Covariate effects", note)]
+        note = "Values: 5th and 95th percentile, or other levels."
+        if certain:
+            note += f" Ends of the 90% interval over {DRAWS} draws of the parameters. {unreliable(fit)}"
+        else:
+            shown = shown.drop(columns=["Low", "High"])
+        return [*blocks, *([Text(remark)] if remark else []), Table(shown, "Covariate effects", note.strip())]
 
     lead = "How much a covariate in the model changes the parameters of an individual, with the uncertainty of it."
     return Part("covariate_effects", "Covariate effects", lead, tuple(attempt("Covariate effects", build)))
@@ -133,7 +138,7 @@ def comparison(study: Study) -> Part:
             )
             blocks.append(Table(table, "Shrinkage [%] side by side"))
         if len(found.lrt):
-            lrt = found.lrt.assign(p=[f"{AT_MOST if t.boundary > 1 else ''}{probability(t.p)}" for t in found.tests])
+            lrt = found.lrt.assign(p=[_bounded(t.p, t.boundary > 1) for t in found.tests])
             lrt.columns = ["Reduced", "Full", "dOFV", "df", "Distribution", "p"]
             forms = {"dOFV": lambda v: decimals(v, 3)}
             blocks.append(Table(cells(lrt, forms), "Likelihood ratio tests of nested models"))
@@ -144,6 +149,12 @@ def comparison(study: Study) -> Part:
         return blocks
 
     return Part("comparison", title, lead, tuple(attempt("Comparison", build)))
+
+
+def _bounded(p: float, bound: bool) -> str:
+    """A p-value, or what it is at most."""
+    text = probability(p)
+    return text if not bound or text.startswith("<") else f"{AT_MOST}{text}"
 
 
 def _fits(found: Comparison) -> Table:

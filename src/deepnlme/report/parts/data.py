@@ -8,8 +8,9 @@ import pandas as pd
 from deepnlme.data import Population
 from deepnlme.data.summary import time_varying
 from deepnlme.plots import plot_observations
+from deepnlme.plots.style import with_unit
 from deepnlme.report.elements import Block, Items, Missing, Part, Table, Text, attempt
-from deepnlme.report.formats import cells, count, few, number, pairs, share, spread
+from deepnlme.report.formats import NOTHING, cells, count, few, number, pairs, share, spread
 from deepnlme.report.pictures import picture
 from deepnlme.report.study import Study
 
@@ -25,7 +26,7 @@ def data(study: Study) -> Part:
     """The section on data."""
     population = study.fit.population
     blocks: list[Block] = [
-        Table(_subjects(population), "Subjects, records and doses", "Median (range) over subjects or records."),
+        Table(_subjects(study), "Subjects, records and doses", "Median (range) over subjects or records."),
         *_excluded(study),
         *attempt("Observations by endpoint", lambda: _observations(study)),
         *_covariates(population),
@@ -37,9 +38,10 @@ def data(study: Study) -> Part:
     return Part("data", "Data", lead, tuple(blocks))
 
 
-def _subjects(population: Population) -> pd.DataFrame:
+def _subjects(study: Study) -> pd.DataFrame:
     """Counts of everything in the records."""
-    r = population.records
+    population = study.fit.population
+    r, unit = population.records, study.units(study.fit.joint.endpoints[0])["time"]
     per = np.bincount(r.subject[r.observed], minlength=len(population))
     span = np.array([r.time[a:b].max() - r.time[a:b].min() for a, b in zip(r.starts[:-1], r.starts[1:], strict=True)])
     rows = {
@@ -49,7 +51,7 @@ def _subjects(population: Population) -> pd.DataFrame:
         "Observations per subject": spread(per.astype(float)),
         "Subjects without an observation": str(int((per == 0).sum())),
         "Records without a value (EVID=0, MDV=1)": str(int(((r.evid == 0) & ~r.observed).sum())),
-        "Time from first to last record": spread(span),
+        with_unit("Time from first to last record", unit): spread(span),
     }
     if population.occasions:
         rows["Occasions"] = few(population.occasions)
@@ -99,7 +101,7 @@ def _excluded(study: Study) -> list[Block]:
         out.append(Text("The data were used as they are: nothing was inferred, filled, skipped or left unused."))
     if fit.held_out is not None:
         who = few(fit.held_out.ids)
-        out.append(Text(f"{count(len(fit.held_out), 'subject')} were kept aside for early stopping: {who}."))
+        out.append(Text(f"Kept aside for early stopping: {count(len(fit.held_out), 'subject')} ({who})."))
     return out
 
 
@@ -111,21 +113,36 @@ def _observations(study: Study) -> list[Block]:
         kind, treatment = study.distributions[name]
         cens = table["CENS"].to_numpy() if "CENS" in table else np.zeros(n)
         dv = table["DV"].to_numpy(float)
+        used = TREATMENT.get(treatment, treatment) if below + above else "there are none"
+        if intervals := _intervals(study, name):
+            used += f"; {intervals} with a second limit: by that of lying between both"
         rows.append(
             {
                 "Endpoint": name,
+                "Unit": study.units(name)["dv"] or NOTHING,
+                "Subjects": str(table["ID"].nunique()),
                 "Observations": str(n),
                 "Value": spread(dv[cens == 0]),
                 "Below LLOQ": share(below, n),
                 "Above ULOQ": share(above, n),
                 "Limit": spread(dv[cens != 0]),
-                "Censored are used": TREATMENT.get(treatment, treatment) if below + above else "there are none",
+                "Censored are used": used,
                 "Distribution": kind,
             }
         )
     note = "LLOQ, ULOQ: lower and upper limit of quantification; share of the observations in parentheses. Value and "
     note += "limit: median (range), the value of those that are not censored."
-    return [Table(pd.DataFrame(rows), "Observations by endpoint", note)]
+    without = [name for name in study.fit.joint.endpoints if name not in study.endpoints]
+    said = [Missing(f"The data have no observation of {few(without)}.")] if without else []
+    return [Table(pd.DataFrame(rows), "Observations by endpoint", note), *said]
+
+
+def _intervals(study: Study, name: str) -> int:
+    """Censored observations of an endpoint that lie between two limits, where these are used (not M1)."""
+    r = study.fit.population.records
+    mine = r.endpoint == name if len(study.fit.joint.endpoints) > 1 else np.ones(len(r), dtype=bool)
+    between = mine & r.observed & (r.cens != 0) & np.isfinite(r.limit)
+    return 0 if study.distributions[name][1] == "M1" else int(between.sum())
 
 
 def _covariates(population: Population) -> list[Block]:
@@ -137,8 +154,7 @@ def _covariates(population: Population) -> list[Block]:
     rows = []
     for name, rule in population.interpolation.items():
         values, labels = r.covariates[name][first], population.categories.get(name)
-        missing = int(np.isnan(values).sum())
-        codes = np.unique(values[np.isfinite(values)])
+        codes = np.unique(values)
         if labels:
             shown = [f"{label}: {share(int((values == i).sum()), len(values))}" for i, label in enumerate(labels)]
             kind, text, spreads = "text", "; ".join(shown), number(None)
@@ -146,19 +162,20 @@ def _covariates(population: Population) -> list[Block]:
             shown = [f"{code:g}: {share(int((values == code).sum()), len(values))}" for code in codes]
             kind, text, spreads = "few values", "; ".join(shown), number(None)
         else:
-            sd = float(np.nanstd(values, ddof=1)) if len(values) > 1 else np.nan
-            kind, text, spreads = "number", spread(values), f"{number(np.nanmean(values))} ({number(sd)})"
+            sd = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+            kind, text, spreads = "number", spread(values), f"{number(values.mean())} ({number(sd)})"
         varying = time_varying(r, name)
         change = f"in {count(varying, 'subject')} ({rule})" if varying else "no"
-        rows.append((name, kind, text, spreads, change, str(missing)))
-    columns = ["Covariate", "Kind", "Median (range), or counts", "Mean (SD)", "Changes within a subject", "Missing"]
-    note = "At the first record of each subject. In parentheses after a change: the rule between records."
+        rows.append((name, kind, text, spreads, change))
+    columns = ["Covariate", "Kind", "Median (range), or counts", "Mean (SD)", "Changes within a subject"]
+    note = "At the first record of each subject, missing values filled as listed above. In parentheses after a "
+    note += "change: the rule between records."
     return [Table(cells(pd.DataFrame(rows, columns=columns)), "Covariates", note)]
 
 
 def _spaghetti(study: Study, name: str) -> Block:
     settings = study.settings
-    figure = plot_observations(study.fit, endpoint=name, scale=settings.scale, units=settings.units)
+    figure = plot_observations(study.fit, endpoint=name, scale=settings.scale, units=study.units(name))
     n = len(study.observed(name))
     caption = f"Observations{study.of(name)} against time, those of a subject joined by a line."
     alt = f"Line plot of {n} observations{study.of(name)} of {len(study.fit.population)} subjects against time."

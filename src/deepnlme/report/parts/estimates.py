@@ -11,7 +11,8 @@ import pandas as pd
 from deepnlme.estimation import Fit, FitStatus
 from deepnlme.plots import plot_network
 from deepnlme.report.elements import Block, Missing, Part, Table, Text, attempt
-from deepnlme.report.formats import NOTHING, count, decimals, number, pairs
+from deepnlme.report.formats import NOTHING, count, decimals, few, number, pairs, significant
+from deepnlme.report.parts.methods import no_errors
 from deepnlme.report.pictures import picture
 from deepnlme.report.study import Study
 
@@ -22,10 +23,18 @@ STRONG = 0.7
 """|correlation| of two estimates that stands out."""
 
 
+CRITERIA = (
+    "OFV: -2 log L without the constant N log 2 pi of N normal observations, as NONMEM reports it. AIC and BIC are "
+    "made from -2 log L with all constants; BIC with the logarithm of the number of observations."
+)
+"""What stands below a table with the OFV."""
+
+
 def estimates(study: Study) -> Part:
     """The section on estimates."""
     fit = study.fit
-    blocks: list[Block] = [Table(pairs(objective(fit)), "Objective function and convergence"), _parameters(fit)]
+    blocks: list[Block] = [Table(pairs(objective(fit)), "Objective function and convergence", CRITERIA)]
+    blocks.append(_parameters(study))
     blocks += _omega(fit)
     blocks += _correlation(fit)
     for name in fit.model.networks:
@@ -63,8 +72,8 @@ def objective(fit: Fit) -> dict[str, str]:
     return rows
 
 
-def _parameters(fit: Fit) -> Block:
-    table = fit.table()
+def _parameters(study: Study) -> Block:
+    table = study.fit.table()
     fixed = table["Fixed"].to_numpy(bool)
     low, high = table["CI95 low"], table["CI95 high"]
     units = [u or NOTHING for u in table["Unit"]]
@@ -72,39 +81,57 @@ def _parameters(fit: Fit) -> Block:
         {
             "Parameter": table.index.tolist(),
             "Unit": units,
-            "Estimate": [number(v, 5) for v in table["Estimate"]],
-            "SE": ["fixed" if f else number(v, 3) for v, f in zip(table["SE"], fixed, strict=True)],
-            "RSE [%]": [number(v, 3) for v in table["RSE%"]],
-            "95% CI": [_interval(a, b) for a, b in zip(low, high, strict=True)],
-            "BSV CV [%]": [number(v, 3) for v in table["BSV CV%"]],
-            "Shrinkage [%]": [number(v, 3) for v in table["Shrinkage%"]],
+            "Estimate": [(number if f else significant)(v, 5) for v, f in zip(table["Estimate"], fixed, strict=True)],
+            "SE": ["fixed" if f else significant(v, 3) for v, f in zip(table["SE"], fixed, strict=True)],
+            "RSE [%]": [significant(v, 3) for v in table["RSE%"]],
+            "95% CI": [confidence(a, b) for a, b in zip(low, high, strict=True)],
         }
     )
-    return Table(shown, "Parameter estimates", _note(fit))
+    if study.has_effects:
+        cv = variation(study)
+        shown["CV [%]"] = [cv.get(name[6:-1], NOTHING) for name in table.index]
+        shown["Shrinkage [%]"] = [number(v) if v != v else decimals(v, 1) for v in table["Shrinkage%"]]
+    return Table(shown, "Parameter estimates", _note(study))
 
 
-def _interval(low: float, high: float) -> str:
-    return f"{number(low)} to {number(high)}" if math.isfinite(low) else NOTHING
+def confidence(low: float, high: float) -> str:
+    """A confidence interval."""
+    return f"{significant(low)} to {significant(high)}" if math.isfinite(low) else NOTHING
 
 
-def _note(fit: Fit) -> str:
+def variation(study: Study) -> dict[str, str]:
+    """Coefficients of variation [%] of the parameters that are log-normal, by random effect."""
+    table = study.fit.table()["BSV CV%"]
+    return {name: significant(table[f"omega[{name}]"], 3) for name in study.fit.omega.index if name in study.lognormal}
+
+
+def _note(study: Study) -> str:
+    fit = study.fit
     if fit.covariance is None:
-        errors = "There are no standard errors: no covariance step was asked for"
-        errors += ' (a network was fitted; fit.with_covariance("R") gives those of the others).' if _nets(fit) else "."
+        more = ' (fit.with_covariance("R") gives those of the other parameters)' if fit.joint.space.weights else ""
+        text = f"There are no standard errors: {no_errors(fit)}{more}."
     elif not fit.covariance.ok:
-        errors = f"There are no standard errors. {fit.covariance.message}"
+        text = f"There are no standard errors. {fit.covariance.message}"
     else:
-        errors = f"SE: standard error ({fit.covariance.kind}); RSE: relative SE. {fit.covariance.warning}".strip()
+        text = f"SE: standard error ({fit.covariance.kind}); RSE: relative SE. CI: confidence interval, symmetric on "
+        text += "the scale on which a parameter is estimated (logarithm of positive ones and of variances, logit of "
+        text += f"bounded ones). {unreliable(fit)}"
+    if not study.has_effects:
+        return text.strip()
+    by_occasion = [n for name, g in fit.model.groups.items() if g.by == "occasion" for n in g.labels(name)]
+    level = f" (of {few(by_occasion)}: between occasions)" if by_occasion else ""
     return (
-        f"omega[.] are variances and covariances of random effects. {errors} CI: confidence interval, symmetric on the "
-        "scale on which a parameter is estimated (logarithm of positive ones and of variances, logit of bounded ones). "
-        "BSV: variability between subjects, 100 sqrt(exp(omega) - 1), the coefficient of variation of a log-normal "
-        "parameter. Shrinkage: 100 (1 - SD(EBE)/sqrt(omega))."
+        f"omega[.] are variances and covariances of random effects; their SE and RSE are those of the variance. "
+        f"{text.strip()} CV: variability between subjects{level} of a parameter that varies as exp(eta), 100 "
+        "sqrt(exp(omega) - 1); a dash where eta enters in another way. Shrinkage: 100 (1 - SD(EBE)/sqrt(omega))."
     )
 
 
-def _nets(fit: Fit) -> bool:
-    return bool(fit.joint.space.weights)
+def unreliable(fit: Fit) -> str:
+    """A sentence on standard errors that mean little; empty if there is nothing to say."""
+    warning = "" if fit.covariance is None or not fit.covariance.ok else fit.covariance.warning
+    text = warning.removeprefix("warning: ")
+    return f"Warning: {text}." if text else ""
 
 
 def _omega(fit: Fit) -> list[Block]:
@@ -138,7 +165,7 @@ def _lower(r: np.ndarray, names: Iterable[object], diagonal: np.ndarray, caption
 def _correlation(fit: Fit) -> list[Block]:
     step = fit.covariance
     if step is None:
-        return [Missing("Correlation of the estimates: no covariance step was asked for.")]
+        return [Missing(f"Correlation of the estimates: {no_errors(fit)}.")]
     if not step.ok:
         return [Missing("Correlation of the estimates: the covariance step failed.")]
     names = list(fit.joint.space.names)

@@ -17,7 +17,7 @@ from deepnlme.plots import (
 from deepnlme.report.elements import Block, Missing, Part, Table, Text, attempt
 from deepnlme.report.formats import cells, count, decimals, number, probability
 from deepnlme.report.pictures import picture
-from deepnlme.report.study import Study
+from deepnlme.report.study import NONE_NORMAL, Study
 
 PAGE = 12
 """Subjects in one figure."""
@@ -33,12 +33,15 @@ def goodness_of_fit(study: Study) -> Part:
     for name in study.endpoints:
 
         def draw(name: str = name) -> list[Block]:
-            figure = plot_goodness_of_fit(study.fit, endpoint=name, scale=settings.scale, units=settings.units)
-            caption = (
-                f"Goodness of fit{study.of(name)}: observations against population (PRED) and individual (IPRED) "
-                "predictions; CWRES against time and PRED; |IWRES| against IPRED; quantiles of CWRES against those of "
-                "N(0, 1). Grey: what a right model gives; red: a local linear smooth."
-            )
+            figure = plot_goodness_of_fit(study.fit, endpoint=name, scale=settings.scale, units=study.units(name))
+            caption = f"Goodness of fit{study.of(name)}: observations against population (PRED) and individual (IPRED) "
+            caption += "predictions; "
+            if bool(np.isfinite(study.observed(name)["CWRES"].to_numpy(float)).any()):
+                caption += "CWRES against time and PRED; |IWRES| against IPRED; quantiles of CWRES against those of "
+                caption += "N(0, 1). "
+            else:
+                caption += "there are no weighted residuals. "
+            caption += "Grey: what a right model gives; red: a local linear smooth."
             alt = f"Six panels of goodness of fit{study.of(name)} with {len(study.observed(name))} observations."
             return [picture(figure, caption, alt)]
 
@@ -48,7 +51,7 @@ def goodness_of_fit(study: Study) -> Part:
         note = "Of the residuals of observations that are not censored; a right model gives CWRES of mean 0 and SD 1."
         blocks.append(Table(table, "Weighted residuals", note))
     else:
-        blocks.append(Missing("There are no weighted residuals: no endpoint is normal. See the predictive checks."))
+        blocks.append(Missing(f"There are no weighted residuals: {NONE_NORMAL}. See the predictive checks."))
     lead = "Whether observations scatter around the predictions as the model says, without trends."
     return Part("goodness_of_fit", "Goodness of fit", lead, tuple(blocks))
 
@@ -84,7 +87,7 @@ def individual_fits(study: Study) -> Part:
             part = ids[start : start + PAGE]
 
             def draw(name: str = name, part: list = part) -> list[Block]:
-                figure = plot_individual_fits(fit, part, endpoint=name, scale=settings.scale, units=settings.units)
+                figure = plot_individual_fits(fit, part, endpoint=name, scale=settings.scale, units=study.units(name))
                 span = f"subjects {part[0]} to {part[-1]}" if len(part) > 1 else f"subject {part[0]}"
                 caption = (
                     f"Individual fits{study.of(name)}, {span}: observations, individual (solid) and population "
@@ -138,7 +141,7 @@ def random_effects(study: Study) -> Part:
 
 
 def _shrinkage(study: Study) -> Block:
-    table = study.shrinkage.reset_index()
+    table = study.shrinkage.loc[study.shrinkage["N"] > 0].reset_index()
     kind = ["effect" if k == "eta" else "residual" for k in table["Kind"]]
     shown = pd.DataFrame({"Effect or endpoint": table["Name"], "Kind": kind, "N": table["N"].astype(str)})
     for column in ("SD%", "EBV SD%"):
@@ -149,8 +152,9 @@ def _shrinkage(study: Study) -> Block:
     bold = {(i, 3) for i, v in enumerate(table["SD%"]) if v > 30}
     bold |= {(i, 7) for i, v in enumerate(table["P"]) if v < SIGNIFICANT}
     note = (
-        "SD shrinkage: 100 (1 - SD(EBE)/sqrt(omega)), for residuals 100 (1 - SD(IWRES)); EBV: from the conditional "
-        "variances. Above 30 % (bold) EBEs and individual predictions say little about distributions and covariates."
+        "SD shrinkage: 100 (1 - SD(EBE)/sqrt(omega)), for residuals 100 (1 - SD(IWRES)), about zero; EBV: from the "
+        "conditional variances. Above 30 % (bold) EBEs and individual predictions say little about distributions and "
+        "covariates."
     )
     return Table(shown, "Shrinkage, and whether random effects average to zero", note, frozenset(bold))
 
@@ -161,7 +165,7 @@ def residual_tests(study: Study) -> Part:
 
     def table() -> list[Block]:
         if not study.has_residuals:
-            return [Missing("There are no tests: no endpoint is normal, and only normal ones have weighted residuals.")]
+            return [Missing(f"There are no tests: {NONE_NORMAL}, and only these have weighted residuals.")]
         found = study.tests
         forms = {"Statistic": lambda v: number(v, 3), "P": probability, "P Holm": probability}
         shown = cells(found, forms).rename(columns={"P": "p", "P Holm": "p (Holm)"})

@@ -60,7 +60,7 @@ def _model(study: Study) -> Part:
         blocks.append(
             Table(declared(model), "Fixed effects as declared", "Bounds and priors are on the natural scale.")
         )
-    blocks += _effects(model)
+    blocks += _effects(fit)
     if model.networks:
         note = "Weights enter the fit as parameters; a prior (penalty) is added to the OFV where one is declared."
         blocks.append(Table(_networks(fit), "Networks", note))
@@ -113,9 +113,12 @@ def _prior(p: Parameter) -> str:
     return f"{type(p.prior).__name__}({shown})"
 
 
-def _effects(model: Model) -> list[Block]:
+def _effects(fit: Fit) -> list[Block]:
+    model = fit.model
     if not model.groups:
         return [Text("The model has no random effects.")]
+    if not fit.method.uses_omega:
+        return [Text(f"{fit.method.name} sets the random effects of the model to zero: {few(fit.omega.index)}.")]
     rows = []
     for attribute, group in model.groups.items():
         kept = "fixed" if group.fixed.all() else "estimated"
@@ -176,9 +179,15 @@ def _estimation(study: Study) -> Part:
 
 def _standard_errors(fit: Fit) -> str:
     if fit.covariance is None:
-        return "Standard errors: no covariance step was asked for."
+        return f"Standard errors: {no_errors(fit)}."
     kind = COVARIANCE.get(fit.covariance.kind, fit.covariance.kind)
     return f"Standard errors: {kind}, on the scale of the free parameters, carried to the natural scale."
+
+
+def no_errors(fit: Fit) -> str:
+    """Why there was no covariance step."""
+    network = bool(fit.joint.space.weights) and fit.options.covariance == "auto"
+    return "networks are fitted without a covariance step" if network else "no covariance step was asked for"
 
 
 def changed_options(options: Options) -> dict[str, str]:

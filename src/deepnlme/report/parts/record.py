@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +12,10 @@ import pandas as pd
 from deepnlme.estimation.storage import fingerprint
 from deepnlme.plots import plot_convergence
 from deepnlme.report.elements import Block, Missing, Part, Table, Text, attempt
-from deepnlme.report.formats import cells, count, decimals, few, number, pairs
+from deepnlme.report.formats import cells, count, decimals, exact, few, number, pairs
 from deepnlme.report.parts.methods import all_options
 from deepnlme.report.pictures import picture
-from deepnlme.report.study import FLAGGED, Study
+from deepnlme.report.study import FLAGGED, NONE_NORMAL, Study
 
 MOST = 300
 """Rows of a table in the appendix."""
@@ -102,8 +104,10 @@ def individual_parameters(study: Study) -> Part:
         rows = [_flat(fit.individual(id)) for id in ids[:MOST]]
         table = cells(pd.DataFrame(rows), {})
         table.insert(0, "ID", [str(id) for id in ids[:MOST]])
-        varying = "" if not fit.population.covariates else " At the first record, where they change with covariates."
-        return [Table(table, "Individual parameters", f"At the EBEs of the subject.{varying}")]
+        note = "At the EBEs of the subject." if study.has_effects else "Without random effects."
+        if any(group.by == "occasion" for group in fit.model.groups.values()) or fit.population.covariates:
+            note += " At the first record, where they change with occasions or covariates."
+        return [Table(table, "Individual parameters", note)]
 
     def effects() -> list[Block]:
         if not study.has_effects:
@@ -141,12 +145,14 @@ def flagged_records(study: Study) -> Part:
 
     def build() -> list[Block]:
         if not study.has_residuals:
-            return [Missing("There are no weighted residuals: no endpoint is normal.")]
+            return [Missing(f"There are no weighted residuals: {NONE_NORMAL}.")]
         found = study.flagged
         if not len(found):
             return [Text(f"No record has |CWRES| > {FLAGGED:g}.")]
         keep = [c for c in ("ID", "TIME", "DVID", "DV", "PRED", "IPRED", "IWRES", "CWRES") if c in found]
-        table = cells(found[keep].iloc[:MOST], dict.fromkeys(("IWRES", "CWRES"), lambda v: decimals(v, 2)))
+        forms: dict[str, Callable[[Any], str]] = dict.fromkeys(("ID", "TIME", "DV"), exact)
+        forms |= dict.fromkeys(("IWRES", "CWRES"), lambda v: decimals(v, 2))
+        table = cells(found[keep].iloc[:MOST], forms)
         note = "" if len(found) <= MOST else f"The first {MOST} of {len(found)}."
         return [Table(table, "Records with a large residual", note)]
 

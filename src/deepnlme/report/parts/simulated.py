@@ -12,9 +12,12 @@ from deepnlme.diagnostics import vpc as visual_predictive_check
 from deepnlme.errors import ModelError
 from deepnlme.plots import plot_npde, plot_vpc
 from deepnlme.report.elements import Block, Items, Missing, Part, Picture, Table, Text, attempt
-from deepnlme.report.formats import decimals, probability
+from deepnlme.report.formats import count, decimals, probability
 from deepnlme.report.pictures import picture
 from deepnlme.report.study import Study
+
+CONTINUOUS = ("Normal", "LogNormal", "StudentT")
+"""Distributions of endpoints that can be corrected for predictions, and that have no ties."""
 
 
 def vpc(study: Study) -> Part:
@@ -31,7 +34,7 @@ def vpc(study: Study) -> Part:
 def _check(study: Study, name: str) -> list[Block]:
     found, remark = _corrected(study, name)
     settings = study.settings
-    figure = plot_vpc(found, scale=settings.scale, units=settings.units)
+    figure = plot_vpc(found, scale=settings.scale, units=study.units(name))
     alt = (
         f"Visual predictive check{study.of(name)}: observed values over intervals of {found.replicates} simulated sets."
     )
@@ -57,7 +60,7 @@ def _caption(study: Study, found: VPC) -> str:
     if found.kind == "event":
         return head + "the observed survival curve over the 95% band of simulated ones."
     text = "observed 5th, 50th and 95th percentiles (lines) over the 95% intervals of simulated ones (boxes); diamonds "
-    text += "lie outside."
+    text += f"lie outside. {count(len(found.table['BIN'].unique()), 'bin')} of time."
     if found.blq is not None:
         text += " Below: shares of observations beyond the limits of quantification."
     return head + text
@@ -67,7 +70,7 @@ def _corrected(study: Study, name: str) -> tuple[VPC, str]:
     """Prediction-corrected where doses differ and the endpoint allows it; the check, and a remark."""
     own = study.observed(name)
     kind = study.distributions[name][0]
-    if study.doses_differ and kind in ("Normal", "LogNormal", "StudentT"):
+    if study.doses_differ and kind in CONTINUOUS:
         if (own["PRED"].to_numpy(float) >= 0).all():
             # the prediction of a simulated model with networks needs the fit itself
             source: Any = study.fit if study.fit.model.networks else study.simulation
@@ -100,11 +103,13 @@ def npde(study: Study) -> Part:
             alt = f"Four panels of prediction distribution errors{study.of(name)}."
 
             def draw(name: str = name, caption: str = caption, alt: str = alt) -> list[Block]:
-                return [picture(plot_npde(found, endpoint=name, units=study.settings.units), caption, alt)]
+                return [picture(plot_npde(found, endpoint=name, units=study.units(name)), caption, alt)]
 
             blocks += attempt(f"Prediction distribution errors{study.of(name)}", draw)
         note = "Mean 0 (Wilcoxon), variance 1 (Fisher), normality (Shapiro-Wilk); global: three times the smallest of "
         note += f"them, at most 1. {found.replicates} simulated sets."
+        if any(kind not in CONTINUOUS for kind, _ in study.distributions.values()):
+            note += " Ranks of counts and categories are made continuous at random among equal values."
         if any(sum(counts[1:]) for counts in study.censored.values()):
             note += " Censored observations are left out, which shifts the errors of a right model where they are many."
         bold = frozenset((i, 8) for i, p in enumerate(found.tests["GLOBAL_P"]) if p < 0.05)

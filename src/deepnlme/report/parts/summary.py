@@ -10,10 +10,11 @@ import pandas as pd
 
 from deepnlme.estimation import FitStatus
 from deepnlme.report.elements import FAILURES, Block, Items, Part, Table, Text
-from deepnlme.report.formats import count, decimals, few, number, pairs, probability
-from deepnlme.report.parts.estimates import convergence, fitted
+from deepnlme.report.formats import NOTHING, count, decimals, few, number, pairs, probability, significant
+from deepnlme.report.parts.estimates import CRITERIA, confidence, convergence, fitted, unreliable, variation
+from deepnlme.report.parts.methods import no_errors
 from deepnlme.report.parts.record import NEAR
-from deepnlme.report.study import FLAGGED, Study
+from deepnlme.report.study import FLAGGED, VANISHED, Study
 
 SHRUNKEN, CONDITION, CENSORED, IMPRECISE, SIGNIFICANT = 30.0, 1000.0, 0.10, 50.0, 0.05
 """Beyond which something is a warning: shrinkage [%], condition number, share censored, RSE [%]; p-value below."""
@@ -29,7 +30,7 @@ def summary(study: Study) -> Part:
         blocks.append(Items(tuple(found), alert=True, title=f"{count(len(found), 'warning')}"))
     else:
         blocks.append(Text("No warnings: the fit converged, and none of the checks below found anything to look at."))
-    blocks += [Text(_words(study)), Table(pairs(_numbers(study)), "Key numbers"), _typical(study)]
+    blocks += [Text(_words(study)), Table(pairs(_numbers(study)), "Key numbers", CRITERIA), _typical(study)]
     lead = "What was found, in short, and what to look at first."
     return Part("summary", "Summary", lead, tuple(blocks))
 
@@ -51,7 +52,7 @@ def _of_the_fit(study: Study) -> list[str]:
     starts = np.array(fit.starts, dtype=float)
     if len(starts) > 1 and int((starts < np.nanmin(starts) + NEAR).sum()) == 1:
         out.append(f"Only one of {len(starts)} starts reached the best value: it may not be the global minimum.")
-    if fit.method.name == "Naive pooled":
+    if fit.method.name == "Naive pooled" and len(fit.population) > 1:
         out.append("Naive pooling ignores that subjects differ: it is a start for other methods, not an analysis.")
     return out
 
@@ -61,10 +62,10 @@ def _of_the_uncertainty(study: Study) -> list[str]:
     if not fitted(fit):
         return []
     if step is None:
-        return ["There are no standard errors: no covariance step was asked for."]
+        return [f"There are no standard errors: {no_errors(fit)}."]
     if not step.ok:
         return [step.message]
-    out = [step.warning[0].upper() + step.warning[1:] + "."] if step.warning else []
+    out = [unreliable(fit)] if step.warning else []
     if fit.n_parameters and not fit.condition_number <= CONDITION:
         condition = f"Condition number {number(fit.condition_number, 3)}, above {CONDITION:g}"
         out.append(f"{condition}: parameters can hardly be told apart.")
@@ -77,7 +78,7 @@ def _of_the_uncertainty(study: Study) -> list[str]:
 
 
 def _percent(value: float) -> str:
-    return f"{value:.0f}" if value < 1000 else "> 1000"
+    return number(value, 3) if value < 1000 else "> 1000"
 
 
 def _of_the_data(study: Study) -> list[str]:
@@ -87,6 +88,9 @@ def _of_the_data(study: Study) -> list[str]:
             if n and counted / n > CENSORED:
                 share = f"{100 * counted / n:.0f} %"
                 out.append(f"{share} of the observations{study.of(name)} are {side} limit of quantification.")
+    if study.vanished:
+        why = f"estimated as about zero, or without influence on the data (shrinkage above {VANISHED:g} %)"
+        out.append(f"Variance of {few(study.vanished)}: {why}. Its standard error and interval mean nothing.")
     shrunken = {k: v for k, v in study.fit.shrinkage.items() if v > SHRUNKEN}
     if shrunken:
         named = few([f"{name} ({value:.0f} %)" for name, value in shrunken.items()])
@@ -148,6 +152,8 @@ def _numbers(study: Study) -> dict[str, str]:
         "BIC": decimals(fit.bic, 2),
         "Condition number": number(fit.condition_number, 3),
     }
+    if fit.joint.space.weights:
+        rows["Effective number of parameters (in AIC and BIC)"] = decimals(fit.effective_parameters, 1)
     for name, value in fit.shrinkage.items():
         rows[f"Shrinkage of {name}"] = f"{decimals(value, 1)} %" if math.isfinite(value) else number(value)
     if math.isfinite(fit.epsilon_shrinkage):
@@ -157,18 +163,19 @@ def _numbers(study: Study) -> dict[str, str]:
 
 def _typical(study: Study) -> Block:
     """Typical values with intervals and variability in one line each."""
-    table = study.fit.table()
-    variability = dict(zip(table.index.tolist(), table["BSV CV%"].tolist(), strict=True))
+    fit, cv = study.fit, variation(study)
+    between = {n for name, g in fit.model.groups.items() if g.by == "subject" for n in g.labels(name)}
     rows = []
-    for row in table.reset_index().to_dict("records"):
+    for row in fit.table().reset_index().to_dict("records"):
         name = str(row["Parameter"])
         if name.startswith("omega["):
             continue
-        interval = "fixed" if row["Fixed"] else number(None)
-        if math.isfinite(row["CI95 low"]):
-            interval = f"{number(row['CI95 low'])} to {number(row['CI95 high'])}"
-        cv = number(variability.get(f"omega[{name}]"), 3)
-        rows.append((name, row["Unit"] or number(None), number(row["Estimate"]), interval, cv))
+        interval = "fixed" if row["Fixed"] else confidence(row["CI95 low"], row["CI95 high"])
+        value = (number if row["Fixed"] else significant)(row["Estimate"])
+        rows.append(
+            (name, row["Unit"] or NOTHING, value, interval, cv.get(name, NOTHING) if name in between else NOTHING)
+        )
     columns = ["Parameter", "Unit", "Estimate", "95% CI", "BSV CV [%]"]
-    note = "BSV: variability between subjects as the coefficient of variation of a log-normal parameter."
-    return Table(pd.DataFrame(rows, columns=columns), "Fixed effects in short", note)
+    note = "BSV: variability between subjects, as the coefficient of variation of a log-normal parameter; a dash where "
+    note += f"there is none, or the parameter varies in another way. {unreliable(fit)}"
+    return Table(pd.DataFrame(rows, columns=columns), "Fixed effects in short", note.strip())
