@@ -20,7 +20,7 @@ FLOORS: dict[float, tuple[str, ...]] = {
     0: ("errors",),
     0.5: ("axes", "numerics"),
     1: ("data", "parameters", "nn"),
-    2: ("dynamics", "observation"),
+    2: ("dynamics", "observation", "learning"),
     3: ("model",),
     3.5: ("joint",),
     4: ("estimation",),

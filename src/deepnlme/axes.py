@@ -54,7 +54,7 @@ class Names(Mapping[str, Any]):
         if self._kind == "cov":
             return (
                 f'Read it with read_nonmem(..., covariates=["{name}"]), give it to virtual_population(covariates='
-                f'{{"{name}": ...}}), or correct the spelling.'
+                f'{{"{name}": ...}}) or population.with_tensors({name}=...), or correct the spelling.'
             )
         return "Declare it or correct the spelling."
 

@@ -357,3 +357,16 @@ def test_a_subject_without_a_prediction_does_not_spoil_the_table():
     both, first = (dn.predict(Lagged(), dn.Population(subjects[:n])) for n in (2, 1))
     pd.testing.assert_frame_equal(both[:2], first)
     assert both.loc[2:, ["PRED", "WRES", "CWRES"]].isna().all(axis=None)
+
+
+def test_subjects_without_observations_are_in_no_table(monkeypatch):
+    """Also where they are a piece of their own, or everybody."""
+    from deepnlme.estimation import individuals
+
+    monkeypatch.setattr(individuals, "NUMBERS", 1)
+    frame = cm.plain().to_frame()
+    population = dn.read_nonmem(frame.assign(MDV=np.where(frame["ID"] == 2, 1, frame["MDV"])))
+    table = dn.predict(cm.Oral(), population)
+    assert set(table["ID"]) == {1, 3, 4} and table["IPRED"].notna().all()
+    assert dn.predict(cm.Oral(), population[[1]]).empty
+    assert len(dn.predict(cm.Oral(), population[[1]], all_records=True)) == (frame["ID"] == 2).sum()

@@ -6,15 +6,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import deepnlme as dn
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "models"
-SIMULATED = ("deep_nlme", "mixed_effects_network", "neural_covariates", "universal_differential_equation")
+SIMULATED = (
+    "deep_nlme",
+    "mixed_effects_network",
+    "neural_covariates",
+    "prognostic_factors",
+    "universal_differential_equation",
+)
 # Scripts on data that another script introduces.
-OTHERS = ("neural_absorption", "virtual_trial", "compare_with_nonmem", "theophylline_report")
+OTHERS = (
+    "neural_absorption",
+    "virtual_trial",
+    "compare_with_nonmem",
+    "theophylline_report",
+    "biomarker_regression",
+    "image_covariate",
+    "discover_mechanism",
+    "covariate_selection",
+)
 SCRIPTS = sorted({path.stem for path in MODELS.glob("[!_]*.py")} - {*SIMULATED, *OTHERS})
 
 
@@ -211,6 +227,30 @@ def test_neural_covariates(quick):
     assert values["true form"]["fitted people"] > values["no covariates"]["fitted people"]  # a special case of it
 
 
+def test_prognostic_factors(quick):
+    """Three people and one step: that it runs, and that covariates enter the predictions."""
+    found, _ = quick("prognostic_factors")
+    distances = {name: row["distance"] for name, row in found["distances"].items()}
+    assert list(distances) == ["no covariates", "augmented on 50", "searched on 50", "searched on 1000"]
+    assert len({round(d, 6) for d in distances.values()}) == 3  # with one penalty there is nothing to search
+
+
+def test_prognostic_factors_truth(monkeypatch):
+    """The formulas of the truth at eta = 0, of one person by hand."""
+    monkeypatch.syspath_prepend(str(MODELS))
+    from prognostic_factors import Truth, data
+
+    train, *_ = data(1, 2, 1, 1)
+    p = dn.evaluate_ofv(Truth(eta=dn.RandomEffects(*Truth.eta.names, omega=0.0, fixed=True)), train.population)
+    c = {name: float(values[0]) for name, values in train.population[0].covariates.items()}
+    found = p.individual(1)
+    assert found["smax"] == pytest.approx(1.2 + 3 * c["c1"] / (12 + c["c1"]), rel=1e-12)
+    assert found["sc50"] == pytest.approx(0.02 * np.exp(0.2 * (c["c2"] / 20) ** 0.75), rel=1e-12)
+    assert found["ka"] == pytest.approx(0.5 * np.exp(0.3 * c["c3"] * c["c4"]), rel=1e-12)
+    assert found["kin"] / found["kout"] == pytest.approx(c["r_eq"], rel=1e-12)
+    assert found["kout"] == pytest.approx(2.2 * np.exp(0.3 * c["c5"] / (c["c5"] + c["c6"])), rel=1e-12)
+
+
 def test_simulated_people(monkeypatch):
     """Truth and noise against the closed form, and the same people from the same seed."""
     monkeypatch.syspath_prepend(str(MODELS))
@@ -274,3 +314,59 @@ def test_theophylline_report(tmp_path):
     assert f"{found['ofv']:.3f}" in text and "class Allometric(Additive):" in text
     assert "http" not in text.replace("http-equiv", "") and "<script" not in text
     assert found["converged"] and found["ofv"] < found["fits"]["additive error"]["ofv"] - 3.84
+
+
+def test_biomarker_regression(quick):
+    """The noise has a variance of 0.09; the mean of 160 squares of it varies by 0.09 sqrt(2/160) = 0.01."""
+    found, printed = quick("biomarker_regression")
+    assert len(found["mse"]) == 2
+    for row in found["mse"].values():
+        assert row["the truth"] == pytest.approx(0.09, abs=0.03)
+        assert row["smooth network"] < 0.12 < row["linear regression"]
+        assert row["smooth network"] < row["plain network"] < row["linear regression"]
+    assert f"{found['mse']['1']['smooth network']:.4g}" in printed
+
+
+def test_discover_mechanism(quick):
+    """The knee is the form that the data were made with; refitted it is close to the truth."""
+    found, printed = quick("discover_mechanism")
+    (row,) = found["rows"]
+    assert row["knee"] == "sigmoid Emax" and found["right"] == 1
+    assert row["network - formula %"] < 2.0 and row["refitted - truth %"] < 5.0
+    assert "1 of 1 data sets" in printed and row["refitted"] in printed
+
+
+def test_covariate_selection(quick):
+    """Age is what Minto et al. found on clearance and V1; of the candidates tried here sex is none of theirs."""
+    found, printed = quick("covariate_selection")
+    for method in ("SCM", "screening", "lasso"):
+        assert found["selected"][method] == ["cl ~ age", "v1 ~ age"]
+    assert found["ofv"] == found["fits"]["SCM"]["ofv"] == pytest.approx(found["fits"]["lasso"]["ofv"], abs=1e-4)
+    assert found["fits"]["base"]["ofv"] - found["ofv"] > 2 * 6.63
+    assert "Side by side" in printed
+
+
+def test_image_covariate(quick):
+    """120 people and five epochs: some of the way from no covariates to the true form."""
+    pytest.importorskip("sklearn", reason="its digits come with scikit-learn: pip install 'deepnlme[learning]'")
+    found, printed = quick("image_covariate")
+    distance = {name: row["MdALE"] for name, row in found["distances"].items()}
+    assert distance["digit known"] < 0.1 < distance["image"] < 0.9 * distance["no covariates"]
+    assert f"{found['distances']['image']['MdALE %']:.1f} %" in printed
+    assert found["penalty"] > 0.0 and not found["converged"]  # a single epoch
+
+
+def test_pixels_are_not_looked_at_by_the_truth(monkeypatch):
+    """The digit makes the data of the image script: clearance 1 + digit / 3, read back from noiseless curves."""
+    pytest.importorskip("sklearn", reason="its digits come with scikit-learn: pip install 'deepnlme[learning]'")
+    monkeypatch.syspath_prepend(str(MODELS))
+    import numpy as np
+
+    from image_covariate import DigitKnown, data
+
+    people = data(3, 20)
+    table = dn.predict(DigitKnown(), people, eta=np.zeros((20, 2)))
+    digit = people.records.covariates["digit"][people.starts[:-1]]
+    first = table.groupby("ID").PRED.first().to_numpy()
+    assert -10.0 * np.log(first / 10.0) == pytest.approx(1.0 + digit / 3.0, rel=1e-12)
+    assert people.tensors["image"].shape == (20, 8, 8)

@@ -146,6 +146,7 @@ def unobserved(there: Fit) -> Population:
         categories=population.categories,
         occasions=population.occasions,
         interpolation=population.interpolation,
+        tensors=population.tensors,
     )
 
 

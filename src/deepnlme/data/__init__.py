@@ -5,5 +5,6 @@ from deepnlme.data.population import Population
 from deepnlme.data.records import Records
 from deepnlme.data.regimen import Dose, Regimen
 from deepnlme.data.subject import Subject
+from deepnlme.data.tensors import padded_series
 
-__all__ = ["Dose", "Population", "Records", "Regimen", "Subject", "read_nonmem"]
+__all__ = ["Dose", "Population", "Records", "Regimen", "Subject", "padded_series", "read_nonmem"]

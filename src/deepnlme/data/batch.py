@@ -82,6 +82,7 @@ class Batch:
         reset_time, reset_record: [R, Z] times and records of resets; `reset_steady` whether a steady-state dose
             (SS=1) made them, which sets the state itself.
         covariates: name -> (at the record, over the interval ending at it), each [R, T] or [R, 1].
+        tensors: name -> [R, 1, M], one array per subject flattened to M components.
         occasion: [R, T] of the record and of the interval that ends there, numbered from 0 within the subject.
     """
 
@@ -117,6 +118,7 @@ class Batch:
     slices: dict[str, slice] = field(metadata={"static": True})
     memory: Memory | None = field(default=None, metadata={"static": True}, repr=False, compare=False)
     place: Tensor | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     cache: dict[str, Any] = field(default_factory=dict, metadata={"static": True}, repr=False, compare=False)
 
     @property
@@ -155,15 +157,18 @@ class Batch:
             if f.metadata.get("static"):
                 continue
             value = getattr(self, f.name)
-            if value is None:
-                continue
-            if isinstance(value, Tensor):
-                new[f.name] = function(value)
-            elif isinstance(value, tuple):
-                new[f.name] = tuple(function(v) for v in value)
-            else:
-                new[f.name] = {k: tuple(function(v) for v in pair) for k, pair in value.items()}
+            if value is not None:
+                new[f.name] = _each(function, value)
         return replace(self, **new)
+
+
+def _each(function: Any, value: Any) -> Any:
+    """A function of every tensor in a tensor, a tuple or a dict."""
+    if isinstance(value, tuple):
+        return tuple(_each(function, v) for v in value)
+    if isinstance(value, dict):
+        return {k: _each(function, v) for k, v in value.items()}
+    return function(value)
 
 
 def pack(population: Population, layout: Layout, slots: str = "observations") -> Batch:
@@ -254,6 +259,7 @@ def pack(population: Population, layout: Layout, slots: str = "observations") ->
         slices=slices,
         memory=Memory(n),
         place=torch.arange(n),
+        tensors={name: real(population.tensors[name].reshape(n, 1, -1)) for name in layout.tensors},
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from deepnlme.data import labels
 from deepnlme.data.records import Records
+from deepnlme.data.tensors import Tensors, concat_tensors
 from deepnlme.errors import DataError, invalid
 
 
@@ -21,6 +22,7 @@ class Parts(NamedTuple):
         categories: Labels of the text covariates.
         occasions: Labels of the occasions.
         interpolation: Rule of each covariate.
+        tensors: Arrays by name, [S, ...] each.
     """
 
     records: Records
@@ -28,6 +30,7 @@ class Parts(NamedTuple):
     categories: dict[str, tuple[str, ...]]
     occasions: tuple[str, ...]
     interpolation: dict[str, str]
+    tensors: Tensors
 
 
 def combine(parts: Sequence[Parts]) -> Parts:
@@ -36,7 +39,8 @@ def combine(parts: Sequence[Parts]) -> Parts:
     Text covariates and occasions get the labels of all parts: sorted if those of each part are, else the new ones last.
 
     Raises:
-        DataError: When there is no part, an identifier repeats, or covariates, interpolation or occasions differ.
+        DataError: When there is no part, an identifier repeats, or covariates, tensors, interpolation or occasions
+            differ.
     """
     if not parts:
         raise DataError(invalid("subjects", "none", "A population has at least one subject"))
@@ -47,7 +51,8 @@ def combine(parts: Sequence[Parts]) -> Parts:
     levels = {name: labels.merge([part.categories[name] for part in parts]) for name in first.categories}
     occasions = labels.merge([part.occasions for part in parts])
     records = Records.concat([_recoded(part, tuple(first.records.covariates), levels, occasions) for part in parts])
-    return Parts(records.validate(ids), ids, levels, occasions, first.interpolation)
+    tensors = concat_tensors([(part.tensors, part.ids) for part in parts])
+    return Parts(records.validate(ids), ids, levels, occasions, first.interpolation, tensors)
 
 
 def distinct(ids: Sequence[int | str]) -> tuple[int | str, ...]:

@@ -170,6 +170,7 @@ def _like(population: Population, records: Records) -> Population:
         categories=population.categories,
         occasions=population.occasions,
         interpolation=population.interpolation,
+        tensors=population.tensors,
     )
 
 

@@ -21,6 +21,7 @@ class Layout:
         covariates: Names of the covariates to pack.
         occasions: Whether occasions matter.
         any_infusion: Whether doses without RATE may become infusions (a modelled duration).
+        tensors: Names of the tensors to pack.
     """
 
     compartments: tuple[str, ...]
@@ -29,6 +30,7 @@ class Layout:
     covariates: tuple[str, ...]
     occasions: bool = False
     any_infusion: bool = False
+    tensors: tuple[str, ...] = ()
 
 
 def _where(population: Population, record: int) -> str:

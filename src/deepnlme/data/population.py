@@ -14,6 +14,7 @@ from deepnlme.data.interpolation import check_no_text_means
 from deepnlme.data.records import Records
 from deepnlme.data.subject import Subject, check_id, rules_of
 from deepnlme.data.summary import describe
+from deepnlme.data.tensors import Tensors, checked_tensors, frozen, same_tensors, take_tensors
 from deepnlme.errors import DataError, invalid
 
 
@@ -32,25 +33,29 @@ class Population:
         occasions: Labels of the occasions; the records hold the position. Empty when there are none.
         interpolation: Rule of each covariate between records: "nocb", "locf" or "linear".
         notes: Remarks of the reader: what was inferred, filled, skipped or left unused.
+        tensors: Arrays by name, one per subject ([S, ...]): images, series, embeddings (see `with_tensors`).
 
     Raises:
         DataError: When there is no subject, or the subjects do not go together.
     """
 
-    __slots__ = ("categories", "ids", "interpolation", "notes", "occasions", "records")
+    __slots__ = ("categories", "ids", "interpolation", "notes", "occasions", "records", "tensors")
     records: Records
     ids: tuple[int | str, ...]
     categories: dict[str, tuple[str, ...]]
     occasions: tuple[str, ...]
     interpolation: dict[str, str]
     notes: tuple[str, ...]
+    tensors: Tensors
 
     def __init__(self, subjects: Iterable[Subject | Population]) -> None:
-        merged = Population.concat(subjects)
-        self._set(merged.records, merged.ids, merged.categories, merged.occasions, merged.interpolation, merged.notes)
+        self._set(*Population.concat(subjects)._parts)
 
-    def _set(self, records: Any, ids: Any, categories: Any, occasions: Any, interpolation: Any, notes: Any) -> None:
-        values = (dict(categories), tuple(ids), dict(interpolation), tuple(notes), tuple(occasions), records)
+    def _set(
+        self, records: Any, ids: Any, categories: Any, occasions: Any, interpolation: Any, notes: Any, tensors: Any = ()
+    ) -> None:
+        head = (dict(categories), tuple(ids), dict(interpolation), tuple(notes), tuple(occasions), records)
+        values = (*head, {name: frozen(array) for name, array in dict(tensors).items()})
         for name, value in zip(self.__slots__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -64,6 +69,7 @@ class Population:
         occasions: Sequence[str] = (),
         interpolation: str | Mapping[str, str] = "nocb",
         notes: Sequence[str] = (),
+        tensors: Mapping[str, Any] | None = None,
     ) -> Population:
         """Make a population of records, checking every rule.
 
@@ -74,6 +80,7 @@ class Population:
             occasions: Labels of the occasions; code = position.
             interpolation: One rule for all covariates, or one per name.
             notes: Remarks for the summary.
+            tensors: Arrays by name, [S, ...] each.
 
         Raises:
             DataError: When a record breaks a rule, or labels do not fit their codes.
@@ -84,7 +91,8 @@ class Population:
         check_covariate_names(tuple(records.covariates))
         check_labels(records.validate(ids), levels, tuple(occasions))
         check_no_text_means(records, levels, rules)
-        return cls._of(records, ids, levels, tuple(occasions), rules, tuple(notes))
+        arrays = checked_tensors(tensors, ids, tuple(records.covariates)) if tensors else {}
+        return cls._of(records, ids, levels, tuple(occasions), rules, tuple(notes), arrays)
 
     @classmethod
     def _of(cls, *parts: Any) -> Population:
@@ -96,7 +104,12 @@ class Population:
         raise AttributeError("a Population does not change; make a new one")
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.records, self.ids, self.categories, self.occasions, self.interpolation, self.notes)
+        return _rebuild, self._parts
+
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        head = (self.records, self.ids, self.categories, self.occasions, self.interpolation)
+        return (*head, self.notes, self.tensors)
 
     @property
     def covariates(self) -> tuple[str, ...]:
@@ -128,7 +141,8 @@ class Population:
     def _subject(self, i: int, starts: np.ndarray) -> Subject:
         index = np.arange(starts[i], starts[i + 1])
         records = self.records.take(index, np.zeros(len(index), dtype=np.int64))
-        return Subject.of_records(self.ids[i], records, self.categories, self.occasions, self.interpolation)
+        own = {name: values[i] for name, values in self.tensors.items()}
+        return Subject.of_records(self.ids[i], records, self.categories, self.occasions, self.interpolation, own)
 
     @overload
     def __getitem__(self, index: int) -> Subject: ...
@@ -157,7 +171,8 @@ class Population:
             raise DataError(invalid("subjects", "none", "A population has at least one subject", "this selection"))
         ids = distinct([self.ids[i] for i in subjects])
         records = self.records.take_subjects(subjects)
-        return Population._of(records, ids, self.categories, self.occasions, self.interpolation, self.notes)
+        own = take_tensors(self.tensors, subjects)
+        return Population._of(records, ids, self.categories, self.occasions, self.interpolation, self.notes, own)
 
     def select(
         self, predicate: Callable[[Subject], bool] | None = None, *, ids: Iterable[int | str] | None = None
@@ -199,6 +214,28 @@ class Population:
         chosen[np.random.default_rng(seed).permutation(len(self))[:n_test]] = True
         return self[~chosen], self[chosen]
 
+    def with_tensors(self, **tensors: Any) -> Population:
+        """This population with one array per subject for each name: an image, a series, an embedding.
+
+        A model reads ``cov.image`` as a vector, the array flattened, and gives it to a network:
+        ``theta.encoder(cov.image)``. It does not change in time. What no model reads costs nothing.
+
+        Args:
+            **tensors: Per name an array [S, ...] in the order of the subjects, or a dict id -> array [...]. All
+                subjects have the same shape. float32 stays float32, other numbers become float64. A name that the
+                population has already is replaced.
+
+        Raises:
+            DataError: A covariate's name; a subject without an array; different shapes; numbers that are not finite.
+
+        Example:
+            >>> one, two = Subject(1, covariates={"wt": (0.0, 70.0)}), Subject(2, covariates={"wt": (0.0, 80.0)})
+            >>> Population([one, two]).with_tensors(image=np.zeros((2, 8, 8)))[0].tensors["image"].shape
+            (8, 8)
+        """
+        found = {**self.tensors, **checked_tensors(tensors, self.ids, self.covariates)}
+        return Population._of(*self._parts[:-1], found)
+
     def require_observations(self) -> Population:
         """Return this population if each subject has an observation, else raise DataError naming those that do not."""
         counts = np.bincount(self.records.subject[self.records.observed], minlength=len(self))
@@ -228,7 +265,7 @@ class Population:
 
     def summary(self) -> str:
         """What the population holds, in words: counts, ranges, covariates, and the remarks of the reader."""
-        return describe(self.records, self.categories, self.occasions, self.interpolation, self.notes)
+        return describe(self.records, self.categories, self.occasions, self.interpolation, self.notes, self.tensors)
 
     def __str__(self) -> str:
         return self.summary()
@@ -241,7 +278,8 @@ class Population:
         if not isinstance(other, Population):
             return NotImplemented
         names = ("ids", "categories", "occasions", "interpolation", "records")
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        same = all(getattr(self, name) == getattr(other, name) for name in names)
+        return same and same_tensors(self.tensors, other.tensors)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -263,13 +301,14 @@ class Population:
                 raise DataError(invalid("subjects", repr(item), "A population is made of Subject and Population"))
         merged = combine([_parts(item) for item in items])
         notes = dict.fromkeys(note for item in items for note in getattr(item, "notes", ()))
-        return Population._of(*merged, tuple(notes))
+        return Population._of(*merged[:-1], tuple(notes), merged.tensors)
 
 
 def _parts(item: Subject | Population) -> Parts:
     if isinstance(item, Population):
-        return Parts(item.records, item.ids, item.categories, item.occasions, item.interpolation)
-    return Parts(item.records, (item.id,), item.categories, item.occasion_labels, item.interpolation)
+        return Parts(item.records, item.ids, item.categories, item.occasions, item.interpolation, item.tensors)
+    own = {name: values[None] for name, values in item.tensors.items()}
+    return Parts(item.records, (item.id,), item.categories, item.occasion_labels, item.interpolation, own)
 
 
 def _rebuild(*parts: Any) -> Population:

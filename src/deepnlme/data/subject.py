@@ -13,6 +13,7 @@ from deepnlme.data.frame import check_covariate_names, to_frame
 from deepnlme.data.interpolation import check_no_text_means, check_rule
 from deepnlme.data.records import OTHER, Records
 from deepnlme.data.regimen import Dose, Regimen
+from deepnlme.data.tensors import Tensors, checked_tensors, frozen, same_tensors
 from deepnlme.errors import DataError, invalid
 
 ORDERS = ("dose-first", "observation-first")
@@ -35,6 +36,7 @@ class Subject:
         order: What stands first of records at the same time: "dose-first" (a model then predicts the observation
             after the dose) or "observation-first" (before it: a trough).
         interpolation: Rule of the covariates between records, or one per name.
+        tensors: Arrays by name, such as an image (see `Population.with_tensors`).
 
     Raises:
         DataError: When the records break a rule.
@@ -45,18 +47,20 @@ class Subject:
         categories: Labels of the text covariates; code = position.
         occasion_labels: Labels of the occasions; code = position.
         interpolation: Rule of each covariate.
+        tensors: Arrays by name.
 
     Example:
         >>> Subject(1, Dose(100), {"cp": ([1, 2], [4.1, 3.5])}, {"wt": 70.0})
         <Subject 1: 3 records, 2 observations, 1 dose record>
     """
 
-    __slots__ = ("categories", "id", "interpolation", "occasion_labels", "records")
+    __slots__ = ("categories", "id", "interpolation", "occasion_labels", "records", "tensors")
     id: int | str
     records: Records
     categories: dict[str, tuple[str, ...]]
     occasion_labels: tuple[str, ...]
     interpolation: dict[str, str]
+    tensors: Tensors
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Subject:
         occasions: Sequence[float] | None = None,
         order: str = "dose-first",
         interpolation: str | Mapping[str, str] = "nocb",
+        tensors: Mapping[str, Any] | None = None,
     ) -> None:
         id = check_id(id)
         check_covariate_names(tuple(covariates or {}))
@@ -84,12 +89,16 @@ class Subject:
         columns = {**dict(records.columns()), "occasion": codes}
         records = Records(**columns, covariates=values).validate([id])
         check_no_text_means(records, categories, rules)
-        self._set(id, records, categories, names, rules)
+        arrays = checked_tensors({n: [v] for n, v in (tensors or {}).items()}, [id], tuple(tracks))
+        self._set(id, records, categories, names, rules, {n: v[0] for n, v in arrays.items()})
 
-    def _set(self, id: Any, records: Records, categories: Any, occasions: tuple[str, ...], interpolation: Any) -> None:
+    def _set(
+        self, id: Any, records: Records, categories: Any, occasions: tuple[str, ...], interpolation: Any, tensors: Any
+    ) -> None:
+        arrays = {name: frozen(values) for name, values in tensors.items()}
         for name, value in zip(
-            ("id", "records", "categories", "occasion_labels", "interpolation"),
-            (id, records, dict(categories), occasions, dict(interpolation)),
+            ("id", "records", "categories", "occasion_labels", "interpolation", "tensors"),
+            (id, records, dict(categories), occasions, dict(interpolation), arrays),
             strict=True,
         ):
             object.__setattr__(self, name, value)
@@ -102,17 +111,19 @@ class Subject:
         categories: Mapping[str, tuple[str, ...]],
         occasions: tuple[str, ...],
         interpolation: Mapping[str, str],
+        tensors: Tensors | None = None,
     ) -> Subject:
         """The subject that has these records, taken as they are."""
         subject = cls.__new__(cls)
-        subject._set(id, records, categories, occasions, interpolation)
+        subject._set(id, records, categories, occasions, interpolation, tensors or {})
         return subject
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a Subject does not change; make a new one")
 
     def __reduce__(self) -> Any:
-        return Subject.of_records, (self.id, self.records, self.categories, self.occasion_labels, self.interpolation)
+        head = (self.id, self.records, self.categories, self.occasion_labels, self.interpolation)
+        return Subject.of_records, (*head, self.tensors)
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name.startswith("_") or name in type(self).__slots__:
@@ -125,7 +136,8 @@ class Subject:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Subject):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        same = all(getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "tensors")
+        return same and same_tensors(self.tensors, other.tensors)
 
     __hash__ = None  # type: ignore[assignment]
 

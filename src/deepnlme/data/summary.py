@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deepnlme.data.records import Records
+from deepnlme.data.tensors import Tensors, describe_tensors
 
 
 def describe(
@@ -15,6 +16,7 @@ def describe(
     occasions: tuple[str, ...],
     interpolation: Mapping[str, str],
     notes: Sequence[str],
+    tensors: Tensors,
 ) -> str:
     """Describe records: counts and ranges of everything that was read.
 
@@ -24,6 +26,7 @@ def describe(
         occasions: Labels of the occasions.
         interpolation: Rule of each covariate.
         notes: Remarks of the reader, shown at the end.
+        tensors: Arrays by name, one per subject.
 
     Returns:
         The description, one fact a line.
@@ -33,6 +36,7 @@ def describe(
     if occasions:
         lines.append(f"  occasions: {_few(occasions)}")
     lines += [_covariate(records, name, categories.get(name), rule) for name, rule in interpolation.items()]
+    lines += describe_tensors(tensors)
     return "\n".join(lines + [f"  note: {note}" for note in notes])
 
 

@@ -124,4 +124,5 @@ def virtual_subjects(population: Population, basis: Mapping[str, float], cases: 
         categories=population.categories,
         occasions=population.occasions,
         interpolation=population.interpolation,
+        tensors={name: np.stack([np.median(v, axis=0)] * n) for name, v in population.tensors.items()},
     )

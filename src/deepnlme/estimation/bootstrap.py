@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from deepnlme.data import Population
+from deepnlme.data.tensors import take_tensors
 from deepnlme.errors import DataError, ModelError, invalid
 from deepnlme.estimation.draws import draws_table, natural_draws, rendered
 from deepnlme.estimation.refit import Refit, refit, require_estimates
@@ -165,6 +166,7 @@ def resampled(population: Population, subjects: np.ndarray) -> Population:
         categories=population.categories,
         occasions=population.occasions,
         interpolation=population.interpolation,
+        tensors=take_tensors(population.tensors, subjects),
     )
 
 

@@ -9,9 +9,18 @@ from deepnlme.errors import DataError, invalid
 
 
 def coded(population: Population, like: Population) -> Population:
-    """The population with its text covariates coded as those that the model was fitted to."""
+    """The population with its text covariates coded as those that the model was fitted to.
+
+    Raises:
+        DataError: Labels that the fit's population has not; a tensor of another shape.
+    """
     if population is like:
         return population
+    for name, values in population.tensors.items():
+        known = like.tensors.get(name, values).shape[1:]
+        if values.shape[1:] != known:
+            got, size = f"shape {values.shape[1:]}", "Resize or pad it to that size"
+            raise DataError(invalid(name, got, f"The tensor of the fit's population is {known}", fix=size))
     fix = "Read it with covariates=fit.population.reading(), or leave the covariate out if the model does not read it"
     covariates, categories = dict(population.records.covariates), dict(population.categories)
     for name in like.covariates:
@@ -36,4 +45,5 @@ def coded(population: Population, like: Population) -> Population:
         occasions=population.occasions,
         interpolation=population.interpolation,
         notes=population.notes,
+        tensors=population.tensors,
     )

@@ -128,8 +128,9 @@ def prediction_table(
     copies = max(z.shape[1], 1)
     compartments = len(Joint(model, population[:1], occasions=occasions).compartments)
     for part in chunks(copies * cost(model, compartments, population, slots), NUMBERS):
-        kind = "records" if all_records else "observations"
-        joint = Joint(model, population[part], slots=kind, occasions=occasions)
+        own = population[part]
+        kind = "observations" if own.observations and not all_records else "records"
+        joint = Joint(model, own, slots=kind, occasions=occasions)
         frames.append(_table(joint, free, z[part], interaction))
     table: pd.DataFrame = pd.concat(frames, ignore_index=True)
     if not (population.records.cens != 0).any():

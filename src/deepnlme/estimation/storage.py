@@ -58,6 +58,8 @@ def fingerprint(population: Population) -> str:
         digest.update("|".join(getattr(r, name).tolist()).encode())
     for name in sorted(r.covariates):
         digest.update(name.encode() + np.ascontiguousarray(r.covariates[name]).tobytes())
+    for name, values in sorted(population.tensors.items()):
+        digest.update(f"{name} {values.shape} {values.dtype}".encode() + np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 

@@ -4,7 +4,8 @@ Every network is silenced (it returns its typical value, whatever its inputs) an
 the times of the observations.
 
 *Inputs* get the mean and the standard deviation of what the network would have seen. One that never varies gets its
-own size; one that is zero there, as a random effect is, keeps its units: its size is what Omega says.
+own size; one that is zero there, as a random effect is, keeps its units: its size is what Omega says. The components of
+a vector, such as the pixels of an image, share one mean and one standard deviation.
 
 *Outputs* get the size of a plausible change of what they drive: an individual parameter or initial state changes by
 its own size, a prediction by the spread of the observations, and the derivative of a state by the state's size over
@@ -75,7 +76,7 @@ class _Looked:
 
     def scaled(self, name: str, net: NeuralNetwork) -> NeuralNetwork:
         """A network with its units."""
-        center, scale = _input_units(self.inputs.get(name, []), net.inputs)
+        center, scale = _input_units(self.inputs.get(name, []), self.silent[name].sizes)
         found = self.sizes.get(name, [[] for _ in range(net.outputs)])
         size = np.array([float(np.median(s)) if s else 1.0 for s in found])
         shift = self.shifts.get(name, np.zeros(net.outputs))
@@ -227,14 +228,16 @@ def _rms(value: Tensor) -> float:
     return float(torch.sqrt((value * value).mean())) if value.numel() else 0.0
 
 
-def _input_units(seen: list[Tensor], inputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Center and scale of the inputs from what was seen."""
+def _input_units(seen: list[Tensor], sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Center and scale of the inputs from what was seen; one of each for all inputs that are one vector's."""
+    inputs = sum(sizes)
     center, scale = np.zeros(inputs), np.ones(inputs)
     if not seen:
         return center, scale
     x = torch.cat([s.reshape(-1, inputs) for s in seen]).numpy()
-    for i in range(inputs):
-        values = x[np.isfinite(x[:, i]), i]
+    ends = np.cumsum(sizes)
+    for i in (slice(end - size, end) for end, size in zip(ends, sizes, strict=True)):
+        values = x[:, i][np.isfinite(x[:, i])]
         largest = float(np.abs(values).max()) if len(values) else 0.0
         if largest > 0:
             spread = float(values.std())

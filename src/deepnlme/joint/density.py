@@ -30,6 +30,7 @@ from deepnlme.dynamics import (
 from deepnlme.errors import DataError, ModelError
 from deepnlme.joint.calling import model_arithmetic, plain_python_refused
 from deepnlme.joint.prediction import Prediction, assemble
+from deepnlme.joint.reading import Reading
 from deepnlme.model import Model
 from deepnlme.nn import BoundNetwork
 from deepnlme.observation import Gaussian
@@ -79,14 +80,16 @@ class Joint:
             )
         covariates = tuple(population.records.covariates)
         self.compartments: tuple[str, ...] = ()
-        self._probing = True
-        self.compartments = self._compartments(covariates, by_occasion)
+        tensors = tuple(population.tensors)
+        self._probing, self._read = True, set[str]()
+        self.compartments = self._compartments(Layout(("*",), 0, ("*",), covariates, by_occasion, tensors=tensors))
         dose_compartment = 0
         always = isinstance(model.dynamics, CompartmentModel) and model.dynamics.absorption == "zero-order"
-        probe = Layout(self.compartments, dose_compartment, ("*",), covariates, by_occasion, any_infusion=True)
+        probe = Layout(self.compartments, dose_compartment, ("*",), covariates, by_occasion, True, tensors)
         self.endpoints = self._probe(probe)
         self._probing = False
-        self.layout = Layout(self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, always)
+        read = tuple(name for name in tensors if name in self._read)
+        self.layout = Layout(self.compartments, dose_compartment, self.endpoints, covariates, by_occasion, always, read)
         self._fillers = slots == "observations"
         self.batch = pack(population, self.layout, slots)
         self.occasions = max(int(self.batch.occasion.max()) + 1, occasions) if by_occasion else 1
@@ -99,7 +102,7 @@ class Joint:
         z = torch.zeros(1, rows, sum(g.size for g in self._groups.values()), dtype=torch.float64)
         return self.space.values(u), z
 
-    def _compartments(self, covariates: tuple[str, ...], by_occasion: bool) -> tuple[str, ...]:
+    def _compartments(self, bare: Layout) -> tuple[str, ...]:
         """Names of the compartments; those of an ODE are the keys its method returns."""
         model = self.model
         if model.dynamics is None:
@@ -114,7 +117,6 @@ class Joint:
                 f"Invalid `dynamics`: got {model.dynamics!r}, expected a closed form (dn.OneCompartment(...)), a "
                 "dn.LinearSystem, or a method dynamics(self, theta, p, t, x)."
             )
-        bare = Layout(("*",), 0, ("*",), covariates, by_occasion)
         batch = pack(self.population[:1], bare, slots="any").take(TWICE)
         with torch.no_grad(), model_arithmetic(), plain_python_refused():
             values, z = self._start(2)
@@ -193,16 +195,19 @@ class Joint:
         theta = self._theta(values)
         effects, _ = self._effects(values, z, batch, occasions or self.occasions)
         eta = Names("eta", effects)
-        at = Names("cov", {n: pair[0].unsqueeze(0) for n, pair in batch.covariates.items()})
-        p = self._individual(theta, eta, at)
+        p = self._individual(theta, eta, self._covariates(batch, 0))
         same = all(pair[0] is pair[1] or pair[0].shape[1] == 1 for pair in batch.covariates.values())
         over = p
         if not same:
-            over = self._individual(
-                theta, eta, Names("cov", {n: pair[1].unsqueeze(0) for n, pair in batch.covariates.items()})
-            )
+            over = self._individual(theta, eta, self._covariates(batch, 1))
         varying = any(v.shape[2] > 1 for v in over.values())
         return theta, p, over, varying
+
+    def _covariates(self, batch: Batch, which: int) -> Names:
+        """Covariates at the records (0) or over the intervals that end there (1), and tensors [1, R, 1, M]."""
+        found = {n: pair[which].unsqueeze(0) for n, pair in batch.covariates.items()}
+        found |= {n: value.unsqueeze(0) for n, value in batch.tensors.items()}
+        return Reading("cov", found, self._read) if self._probing else Names("cov", found)
 
     def _theta(self, values: Values) -> Names:
         """Fixed effects and networks by name."""

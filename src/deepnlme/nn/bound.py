@@ -75,6 +75,7 @@ class BoundNetwork:
                 f"{self.network.inputs}. Correct the call, or declare "
                 f"{type(self.network).__name__}(inputs={found}, ...)."
             )
+        self.network.told(tuple(p.shape[-1] for p in parts))
         lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
         return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)
 

@@ -146,6 +146,10 @@ class NeuralNetwork(ABC):
             y = y + y.new_tensor(s.output_center)
         return y
 
+    def told(self, sizes: tuple[int, ...]) -> None:
+        """How many inputs each argument of a call stands for, before `values`; for those who listen."""
+        del sizes
+
     def log_prior(self, weights: Tensor) -> Tensor:
         """Log prior density [...] of weights [..., W]; 0 without a prior."""
         if self.prior is None:

@@ -14,6 +14,7 @@ class Silent(NeuralNetwork):
 
     Attributes:
         seen: Inputs [K, R, T, inputs] of every call.
+        sizes: How many inputs each argument of a call stands for: 1, or the components of a vector.
         pushes: What was added to the outputs of every call: zeros, to be differentiated.
     """
 
@@ -26,6 +27,7 @@ class Silent(NeuralNetwork):
         self.output_activation, self.scaling = network.output_activation, network.scaling
         self.prior, self.fixed, self.weights, self.seed = None, True, None, 0
         self.seen: list[Tensor] = []
+        self.sizes: tuple[int, ...] = (1,) * network.inputs
         self.pushes: list[Tensor] = []
 
     @property
@@ -46,6 +48,10 @@ class Silent(NeuralNetwork):
         """Zero."""
         del weights
         return x.new_zeros(*x.shape[:-1], self.outputs)
+
+    def told(self, sizes: tuple[int, ...]) -> None:
+        """Note the sizes."""
+        self.sizes = sizes
 
     def values(self, x: Tensor, weights: Tensor) -> Tensor:
         """The typical value."""

@@ -9,21 +9,26 @@ declarations; `units` overrides them.
 from deepnlme.plots.attainment import plot_exposure, plot_target_attainment
 from deepnlme.plots.convergence import plot_convergence
 from deepnlme.plots.covariate_effects import plot_covariate_effects
+from deepnlme.plots.discovery import plot_distillation, plot_effect_curves
 from deepnlme.plots.eta_covariates import plot_eta_covariates
 from deepnlme.plots.eta_distributions import plot_eta_distributions
 from deepnlme.plots.eta_pairs import plot_eta_pairs
 from deepnlme.plots.goodness_of_fit import plot_goodness_of_fit
 from deepnlme.plots.individual_fits import plot_individual_fits
 from deepnlme.plots.influence import plot_influence
+from deepnlme.plots.learning import plot_learning, plot_predicted
 from deepnlme.plots.networks import plot_network
 from deepnlme.plots.npde import plot_npde
 from deepnlme.plots.observations import plot_observations
+from deepnlme.plots.selection import plot_selection
 from deepnlme.plots.simulated import plot_simulation
 from deepnlme.plots.vpc import plot_vpc
 
 __all__ = [
     "plot_convergence",
     "plot_covariate_effects",
+    "plot_distillation",
+    "plot_effect_curves",
     "plot_eta_covariates",
     "plot_eta_distributions",
     "plot_eta_pairs",
@@ -31,9 +36,12 @@ __all__ = [
     "plot_goodness_of_fit",
     "plot_individual_fits",
     "plot_influence",
+    "plot_learning",
     "plot_network",
     "plot_npde",
     "plot_observations",
+    "plot_predicted",
+    "plot_selection",
     "plot_simulation",
     "plot_target_attainment",
     "plot_vpc",

@@ -126,6 +126,7 @@ def _dense(population: Population, points: int) -> Population:
         categories=population.categories,
         occasions=population.occasions,
         interpolation=population.interpolation,
+        tensors=population.tensors,
     )
     linear = any(
         rule == "linear" and bool((np.diff(r.covariates[name])[np.diff(r.subject) == 0] != 0).any())

@@ -1,0 +1,232 @@
+"""Forms of a relation between an individual parameter and a covariate, fixed by numbers of a population.
+
+A relation multiplies a parameter by a factor of the covariate x with median m over the subjects and coefficients b:
+
+    power        (x / m)^b                     linear       1 + b (x - m)
+    exponential  exp(b (x - m))                piecewise    1 + b_low (x - m) below the median, 1 + b_high (x - m) above
+    categorical  b_level at each level other than the most frequent one, 1 there
+
+Source: Jonsson, Karlsson 1998, Pharm Res 15:1463 (the forms of stepwise covariate modelling).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepnlme.data import Population
+from deepnlme.errors import DataError, ModelError, invalid
+from deepnlme.parameters import Parameter, Positive
+
+FORMS = ("power", "linear", "piecewise", "exponential", "categorical")
+FEW_LEVELS = 2
+"""Distinct values of a number up to which it is categorical unless another form is asked for."""
+MAX_LEVELS = 20
+"""Levels up to which a covariate can be categorical."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relation that is wanted: the covariate, and how it acts on the parameter.
+
+    Args:
+        covariate: Its name in the population.
+        form: "power", "linear", "piecewise", "exponential" or "categorical"; "auto" is "categorical" for texts and
+            for numbers with two values, "power" for other numbers that are positive, else "exponential".
+
+    Raises:
+        ModelError: An unknown form.
+    """
+
+    covariate: str
+    form: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.form not in (*FORMS, "auto"):
+            expected = f"It is one of {', '.join(FORMS)}, auto"
+            raise ModelError(invalid("form", repr(self.form), expected, f"covariate {self.covariate}"))
+
+
+@dataclass(frozen=True)
+class Coefficient(Parameter):
+    """A real coefficient, optimised in units of `size`, the change that matters; its natural start is 0."""
+
+    size: float = 1.0
+
+    @property
+    def range(self) -> str:
+        """Any finite number."""
+        return "any finite number"
+
+    def contains(self, value: float) -> bool:
+        """Every finite number is admissible."""
+        return math.isfinite(value)
+
+    def to_free(self, value: float) -> float:
+        """value / size."""
+        return value / self.size
+
+    def to_natural(self, free: Tensor) -> Tensor:
+        """free * size."""
+        return free * self.size
+
+
+@dataclass(frozen=True)
+class Term:
+    """A relation with the numbers that it needs; new populations are related to the same median and levels.
+
+    Attributes:
+        parameter: The individual parameter.
+        covariate: The covariate.
+        form: One of `FORMS`.
+        center: The median over the subjects (first records); the code of the reference level of a categorical one.
+        size: One over the standard deviation of x (of log x for "power") over the subjects.
+        low, high: 5th and 95th percentile over the subjects.
+        levels: Of a categorical covariate, label and code of every level but the reference.
+    """
+
+    parameter: str
+    covariate: str
+    form: str
+    center: float
+    size: float
+    low: float
+    high: float
+    levels: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def relation(self) -> Relation:
+        """What was asked for."""
+        return Relation(self.covariate, self.form)
+
+    @property
+    def label(self) -> str:
+        """Parameter, covariate and form, as in tables."""
+        return f"{self.parameter} ~ {self.covariate} ({self.form})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coefficients."""
+        stem = f"{self.parameter}_{self.covariate}"
+        if self.form == "piecewise":
+            return f"{stem}_low", f"{stem}_high"
+        if self.form == "categorical":
+            labels = [re.sub(r"\W", "_", label) for label, _ in self.levels]
+            clear = labels if len(set(labels)) == len(labels) else [f"level{i + 1}" for i in range(len(labels))]
+            return tuple(f"{stem}_{label}" for label in clear)
+        return (stem,)
+
+    @property
+    def null(self) -> float:
+        """The value of every coefficient that means no effect."""
+        return 1.0 if self.form == "categorical" else 0.0
+
+    def declarations(self) -> dict[str, Parameter]:
+        """The coefficients, at no effect."""
+        if self.form == "categorical":
+            return {name: Positive(1.0) for name in self.names}
+        return {name: Coefficient(0.0, size=self.size) for name in self.names}
+
+    def factor(self, theta: Mapping[str, Any], x: Tensor) -> Tensor:
+        """What the parameter is multiplied by.
+
+        Args:
+            theta: Coefficients by name; batches of scalars.
+            x: The covariate, a batch of scalars that broadcasts against them.
+        """
+        b = [theta[name] for name in self.names]
+        if self.form == "power":
+            return torch.exp(b[0] * torch.log(x / self.center))
+        away = x - self.center
+        if self.form == "exponential":
+            return torch.exp(b[0] * away)
+        if self.form == "linear":
+            return 1.0 + b[0] * away
+        if self.form == "piecewise":
+            return 1.0 + torch.where(away > 0, b[1], b[0]) * away
+        out = torch.ones_like(x)
+        for coefficient, (_, code) in zip(b, self.levels, strict=True):
+            out = torch.where(x == code, coefficient, out)
+        return out
+
+    def design(self, x: np.ndarray) -> np.ndarray:
+        """d log factor / d free coefficient at no effect, [n, coefficients], for regressions on log parameters.
+
+        Args:
+            x: [n] values of the covariate.
+        """
+        if self.form == "categorical":
+            return np.stack([(x == code).astype(float) for _, code in self.levels], axis=1)
+        away = (np.log(x / self.center) if self.form == "power" else x - self.center) * self.size
+        if self.form == "piecewise":
+            return np.stack([np.minimum(away, 0.0), np.maximum(away, 0.0)], axis=1)
+        return away[:, None]
+
+
+def subject_values(population: Population, covariate: str) -> np.ndarray:
+    """The covariate on the first record of every subject, [S]."""
+    return population.records.covariates[covariate][population.starts[:-1]]
+
+
+def bound(parameter: str, relation: Relation | str, population: Population) -> Term:
+    """The relation with the numbers of a population.
+
+    Args:
+        parameter: The individual parameter.
+        relation: The relation, or the name of a covariate.
+        population: Where median, spread and levels are taken from.
+
+    Raises:
+        DataError: No such covariate, one that is the same for all subjects, or one that the form cannot take.
+    """
+    if not isinstance(relation, Relation):
+        relation = Relation(relation) if isinstance(relation, str) else _refuse(relation)
+    name, where = relation.covariate, f"the relation of {parameter}"
+    if name not in population.covariates:
+        expected = f"The population's covariates are {', '.join(population.covariates) or '(none)'}"
+        fix = f'Read it with read_nonmem(..., covariates=["{name}"])'
+        raise DataError(invalid("covariate", repr(name), expected, where, fix))
+    x = subject_values(population, name)
+    found, counts = np.unique(x, return_counts=True)
+    if len(found) < 2:
+        fix = "Leave it out"
+        raise DataError(invalid(name, "one value for all subjects", "A covariate must differ between them", where, fix))
+    form = relation.form
+    if form == "auto":
+        numeric = name not in population.categories and len(found) > FEW_LEVELS
+        positive = bool((population.records.covariates[name] > 0).all())
+        form = ("power" if positive else "exponential") if numeric else "categorical"
+    if form == "categorical":
+        return _categorical(parameter, name, population, found, found[np.argmax(counts)])
+    if name in population.categories:
+        raise DataError(invalid("form", repr(form), "A text covariate is categorical", f"{where} to {name}"))
+    if form == "power" and population.records.covariates[name].min() <= 0:
+        got = f"{population.records.covariates[name].min():g}"
+        fix = "Use exponential or linear"
+        raise DataError(invalid(name, got, "A power needs a positive covariate", where, fix))
+    center = float(np.median(x))
+    spread = float(np.std(np.log(x) if form == "power" else x))
+    low, high = np.quantile(x, [0.05, 0.95])
+    return Term(parameter, name, form, center, 1.0 / spread, float(low), float(high))
+
+
+def _categorical(parameter: str, name: str, population: Population, found: np.ndarray, reference: float) -> Term:
+    if len(found) > MAX_LEVELS:
+        got, where = f"{len(found)} levels", f"the relation of {parameter}"
+        fix = "Use another form, or join levels"
+        raise DataError(invalid(name, got, f"A categorical one has at most {MAX_LEVELS}", where, fix))
+    labels = population.categories.get(name)
+    named = [(labels[int(code)] if labels else f"{code:g}", float(code)) for code in found if code != reference]
+    return Term(parameter, name, "categorical", float(reference), 1.0, float(found[0]), float(found[-1]), tuple(named))
+
+
+def _refuse(relation: Any) -> Relation:
+    expected = 'It is a dn.Relation("wt", "power") or the name of a covariate'
+    raise ModelError(invalid("relation", repr(relation), expected))

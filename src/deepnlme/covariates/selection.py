@@ -1,0 +1,250 @@
+"""What every search for covariates takes and returns: candidates, effects, and one kind of ranked table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import norm
+
+from deepnlme.covariates.forms import FORMS, Relation, Term, bound, subject_values
+from deepnlme.errors import DataError, ModelError, invalid
+from deepnlme.estimation import Fit
+
+COLUMNS = ("PARAMETER", "COVARIATE", "FORM", "EFFECT", "LOW", "HIGH", "SCORE", "P", "SELECTED", "RANK")
+LEVEL = 0.95
+"""Probability inside the intervals of effects."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a search for covariates has found. `print(selection)` shows it.
+
+    Attributes:
+        method: Name of the method.
+        table: One row per candidate, best first: PARAMETER COVARIATE FORM EFFECT LOW HIGH SCORE P SELECTED RANK. EFFECT
+            is the ratio of the parameter at the 95th percentile of the covariate to that at the 5th, of a categorical
+            one the factor of the level that is furthest from the reference; LOW and HIGH its 95% confidence interval,
+            NaN where there is none.
+        score: What SCORE is, in words; larger is better.
+        terms: The relations chosen, with their numbers.
+        seconds: Wall time.
+        steps: The steps of the search, or None.
+        fit: The fit of the model chosen, or None where none was made.
+        notes: Remarks, such as warnings.
+    """
+
+    method: str
+    table: pd.DataFrame
+    score: str
+    terms: tuple[Term, ...]
+    seconds: float
+    steps: pd.DataFrame | None = None
+    fit: Fit | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def relations(self) -> dict[str, list[Relation]]:
+        """The relations chosen by parameter, as `with_covariates` takes them."""
+        out: dict[str, list[Relation]] = {}
+        for term in self.terms:
+            out.setdefault(term.parameter, []).append(term.relation)
+        return out
+
+    @property
+    def model(self) -> Any:
+        """The model chosen.
+
+        Raises:
+            ModelError: The method fits none.
+        """
+        if self.fit is None:
+            fix = "Use dn.with_covariates(model, selection.relations, population)"
+            raise ModelError(invalid("model", self.method, "This method fits no model", fix=fix))
+        return self.fit.model
+
+    def __str__(self) -> str:
+        chosen = ", ".join(term.label for term in self.terms) or "none"
+        lines = [f"{self.method}: {len(self.table)} candidates, {len(self.terms)} selected ({self.seconds:.1f} s)"]
+        lines += [f"selected: {chosen}", *self.notes]
+        if self.steps is not None and len(self.steps):
+            lines += ["", _shown(self.steps)]
+        lines += ["", f"SCORE: {self.score}", _shown(self.table)]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Selection {self.method}: {len(self.terms)} of {len(self.table)}>"
+
+
+def _shown(table: pd.DataFrame) -> str:
+    shown = table.copy()
+    if "SELECTED" in shown:
+        shown["SELECTED"] = np.where(shown["SELECTED"].to_numpy(bool), "yes", "")
+    for name in {"OFV", "dOFV"} & set(shown):
+        shown[name] = [f"{v:.3f}" if math.isfinite(v) else "" for v in shown[name]]
+    return shown.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
+
+
+def candidates_of(
+    fit: Any,
+    candidates: Mapping[str, Any] | Sequence[str] | None,
+    forms: Mapping[str, Any] | Sequence[str] | str = "auto",
+) -> list[Term]:
+    """The candidates, each once, bound to the population of the fit.
+
+    Args:
+        fit: The fit without the relations.
+        candidates: Covariates (or relations) by parameter; or covariates for every parameter that has a random effect
+            of its name; None for all covariates that vary.
+        forms: A form, several, or those of each covariate by name.
+
+    Raises:
+        ModelError: Not a fit with estimates, an unknown parameter or form, nothing to look at.
+        DataError: An unknown covariate, or one that cannot have the form.
+    """
+    require_fit(fit)
+    population, effects = fit.population, own_effects(fit)
+    if not isinstance(candidates, Mapping):
+        given = [candidates] if isinstance(candidates, str) else candidates
+        varying = [n for n in population.covariates if len(np.unique(subject_values(population, n))) > 1]
+        candidates = {name: list(varying if given is None else given) for name in effects}
+    terms: dict[tuple[str, str, str], Term] = {}
+    for parameter, wanted in candidates.items():
+        for item in [wanted] if isinstance(wanted, str | Relation) else list(wanted):
+            for relation in _with_forms(item, forms):
+                term = bound(parameter, relation, population)
+                terms[term.parameter, term.covariate, term.form] = term
+    present = {(t.parameter, t.covariate) for t in getattr(fit.model, "terms", ())}
+    out = [t for t in terms.values() if (t.parameter, t.covariate) not in present]
+    if not out:
+        fix = 'Give candidates={"cl": ["wt", "age"]}; read_nonmem(..., covariates=[...]) reads covariates'
+        expected = "It needs a parameter with a random effect and a covariate that varies"
+        raise ModelError(invalid("candidates", "none", expected, fix=fix))
+    _require_parameters(fit, {t.parameter for t in out})
+    return out
+
+
+def _with_forms(item: Any, forms: Any) -> list[Relation]:
+    if isinstance(item, Relation):
+        return [item]
+    if not isinstance(item, str):
+        raise ModelError(invalid("candidates", repr(item), "A candidate is the name of a covariate or a dn.Relation"))
+    of = forms.get(item, "auto") if isinstance(forms, Mapping) else forms
+    each = [of] if isinstance(of, str) else list(of)
+    if not each:
+        raise ModelError(invalid("forms", "none", f"It names some of {', '.join(FORMS)}", f"covariate {item}"))
+    return [Relation(item, form) for form in each]
+
+
+def require_fit(fit: Any) -> None:
+    """Refuse what is not a fit with estimates.
+
+    Raises:
+        ModelError: With advice.
+    """
+    if not isinstance(fit, Fit):
+        raise ModelError(invalid("fit", type(fit).__name__, "It is a fit", fix="Use the result of dn.fit"))
+    if not len(fit.free):
+        raise ModelError(invalid("fit", "a fit without a free parameter", "It needs estimates"))
+
+
+def own_effects(fit: Fit) -> list[str]:
+    """Individual parameters with a random effect between subjects of the same name."""
+    if not fit.method.uses_omega:
+        return []
+    names = [n for a, g in fit.model.groups.items() if g.by == "subject" for n in g.labels(a)]
+    returned = _individual_names(fit)
+    return [n for n in names if n in returned]
+
+
+def _individual_names(fit: Fit) -> list[str]:
+    first = fit.population.ids[0]
+    return list(fit.individual(first))
+
+
+def _require_parameters(fit: Fit, names: set[str]) -> None:
+    returned = _individual_names(fit)
+    unknown = sorted(names - set(returned))
+    if unknown:
+        expected = f"The model's individual parameters are {', '.join(returned)}"
+        raise ModelError(invalid("candidates", repr(unknown[0]), expected))
+
+
+def effect_of(
+    term: Term, estimates: Mapping[str, float], covariance: pd.DataFrame | None = None
+) -> tuple[float, float, float]:
+    """The effect of a relation as a ratio, with its confidence interval by the delta method on its logarithm.
+
+    Args:
+        term: The relation.
+        estimates: Its coefficients by name.
+        covariance: Of the estimates, by name; None for no interval.
+    """
+    theta = torch.tensor([estimates[n] for n in term.names], dtype=torch.float64, requires_grad=True)
+    named = dict(zip(term.names, theta.unbind(), strict=True))
+    if term.form == "categorical":
+        which = int(torch.argmax(torch.abs(torch.log(theta.detach()))))
+        ratio = theta[which]
+    else:
+        ends = [torch.tensor(x, dtype=torch.float64) for x in (term.low, term.high)]
+        low, high = (term.factor(named, x) for x in ends)
+        ratio = high / low
+    if covariance is None or not bool(ratio > 0):
+        return float(ratio.detach()), math.nan, math.nan
+    log = torch.log(ratio)
+    (slope,) = torch.autograd.grad(log, theta)
+    matrix = covariance.loc[list(term.names), list(term.names)].to_numpy(float)
+    error = math.sqrt(max(float(slope.numpy() @ matrix @ slope.numpy()), 0.0))
+    away = float(norm.ppf(0.5 + 0.5 * LEVEL)) * error
+    center = float(log.detach())
+    return math.exp(center), math.exp(center - away), math.exp(center + away)
+
+
+def effects_of(fit: Fit, terms: Sequence[Term]) -> dict[Term, tuple[float, float, float]]:
+    """Effects of the relations of a fitted model, with intervals where it has standard errors."""
+    good = fit.covariance is not None and fit.covariance.ok
+    matrix = fit.covariance_matrix if good else None
+    return {term: effect_of(term, fit.estimates, matrix) for term in terms}
+
+
+def ranked(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The table of a selection from rows with TERM, the effect, SCORE, P and SELECTED.
+
+    The selected ones come first, and among these and the others those with the larger score.
+    """
+    out = []
+    for row in rows:
+        term: Term = row["TERM"]
+        effect, low, high = row["EFFECT"]
+        named = {"PARAMETER": term.parameter, "COVARIATE": term.covariate, "FORM": term.form}
+        numbers = {"EFFECT": effect, "LOW": low, "HIGH": high, "SCORE": row["SCORE"], "P": row["P"]}
+        out.append({**named, **numbers, "SELECTED": bool(row["SELECTED"])})
+    table = pd.DataFrame(out)
+    table = table.sort_values(["SELECTED", "SCORE"], ascending=False, kind="stable", na_position="last")
+    table = table.reset_index(drop=True)
+    table["RANK"] = np.arange(1, len(table) + 1)
+    return pd.DataFrame({name: table[name] for name in COLUMNS})
+
+
+def require_distinct(fit: Fit, terms: Sequence[Term]) -> None:
+    """Refuse two covariates of one parameter that cannot be told apart.
+
+    Raises:
+        DataError: Naming both.
+    """
+    for parameter in dict.fromkeys(t.parameter for t in terms):
+        own = [t for t in terms if t.parameter == parameter]
+        columns = [t.design(subject_values(fit.population, t.covariate)) for t in own]
+        for i, first in enumerate(own):
+            for j in range(i):
+                if columns[i].shape[1] != 1 or columns[j].shape[1] != 1:
+                    continue
+                r = float(np.corrcoef(columns[i][:, 0], columns[j][:, 0])[0, 1])
+                if abs(r) > 1.0 - 1e-8:
+                    got = f"{own[j].covariate} and {first.covariate}, correlated by {r:.6f}"
+                    raise DataError(invalid("candidates", got, "They say the same", parameter, "Leave one out"))

@@ -1,0 +1,141 @@
+"""Relations added to a model equal the same model written by hand."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import exp
+
+import deepnlme as dn
+from covariate_people import Bolus, boluses
+
+PEOPLE = boluses(12)
+WT = PEOPLE.records.covariates["wt"][PEOPLE.starts[:-1]]
+MEDIAN, LEVELS = float(np.median(WT)), PEOPLE.categories["race"]
+
+
+class Power(Bolus):
+    v_wt = dn.Real(0.0)
+
+    def individual(self, theta, eta, cov):
+        p = super().individual(theta, eta, cov)
+        return p | dict(v=p["v"] * (cov.wt / MEDIAN) ** theta.v_wt)
+
+
+class Linear(Power):
+    def individual(self, theta, eta, cov):
+        p = Bolus.individual(self, theta, eta, cov)
+        return p | dict(v=p["v"] * (1 + theta.v_wt * (cov.wt - MEDIAN)))
+
+
+class Exponential(Power):
+    def individual(self, theta, eta, cov):
+        p = Bolus.individual(self, theta, eta, cov)
+        return p | dict(v=p["v"] * exp(theta.v_wt * (cov.wt - MEDIAN)))
+
+
+class Piecewise(Bolus):
+    v_wt_low, v_wt_high = dn.Real(0.0), dn.Real(0.0)
+
+    def individual(self, theta, eta, cov):
+        p, away = super().individual(theta, eta, cov), cov.wt - MEDIAN
+        return p | dict(v=p["v"] * (1 + theta.v_wt_low * away.clamp(max=0) + theta.v_wt_high * away.clamp(min=0)))
+
+
+class Categorical(Bolus):
+    v_race_b, v_race_c = dn.Positive(1.0), dn.Positive(1.0)
+
+    def individual(self, theta, eta, cov):
+        p = super().individual(theta, eta, cov)
+        is_b, is_c = (1.0 * (cov.race == LEVELS.index(label)) for label in "bc")
+        return p | dict(v=p["v"] * (1 + (theta.v_race_b - 1) * is_b) * (1 + (theta.v_race_c - 1) * is_c))
+
+
+CASES = {
+    "power": (Power(), "wt", {"v_wt": 0.8}),
+    "linear": (Linear(), "wt", {"v_wt": 0.01}),
+    "exponential": (Exponential(), "wt", {"v_wt": -0.012}),
+    "piecewise": (Piecewise(), "wt", {"v_wt_low": 0.02, "v_wt_high": -0.004}),
+    "categorical": (Categorical(), "race", {"v_race_b": 1.3, "v_race_c": 0.8}),
+}
+
+
+def by_name(fit):
+    """Gradient in natural values of the fixed effects, and in log sd of the random effects."""
+    names, free = fit.joint.space.names, torch.tensor(fit.free, requires_grad=True)
+    out = dict(zip(names, fit.evaluation.gradient[0], strict=True))
+    for name, value in fit.joint.space.values(free).theta.items():
+        if name in out:
+            (slope,) = torch.autograd.grad(value.sum(), free, retain_graph=True)
+            out[name] /= float(slope[names.index(name)])
+    return out
+
+
+@pytest.mark.parametrize("form", CASES)
+def test_equals_the_model_written_by_hand(form):
+    hand, covariate, at = CASES[form]
+    made = dn.with_covariates(Bolus(), {"v": dn.Relation(covariate, form)}, PEOPLE)
+    a, b = (dn.evaluate_ofv(model, PEOPLE, at=at) for model in (hand, made))
+    assert b.ofv == pytest.approx(a.ofv, rel=1e-12)
+    np.testing.assert_allclose(b.subject_ofv, a.subject_ofv, rtol=1e-11, atol=1e-11)
+    expected, found = by_name(a), by_name(b)
+    assert set(at) <= set(found)
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9)
+    none = dn.evaluate_ofv(made, PEOPLE)
+    assert none.ofv == pytest.approx(dn.evaluate_ofv(Bolus(), PEOPLE).ofv, rel=1e-13)
+
+
+def test_new_people_are_related_to_the_old_median():
+    made = dn.with_covariates(Bolus(), {"v": "wt"}, PEOPLE)
+    heavy = PEOPLE[np.flatnonzero(MEDIAN < WT)]
+    for model in (made, pickle.loads(pickle.dumps(made)), made.replace(cl=5.0)):
+        a = dn.predict(model, heavy, at={"v_wt": 1.0})["PRED"]
+        b = dn.predict(Power(), heavy, at={"v_wt": 1.0})["PRED"]
+        np.testing.assert_allclose(a, b, rtol=1e-13)
+
+
+def test_relations_of_relations_and_simulation():
+    once = dn.with_covariates(Bolus(), {"v": "wt", "cl": ["sex", dn.Relation("age", "linear")]}, PEOPLE)
+    twice = dn.with_covariates(dn.with_covariates(Bolus(), {"v": "wt"}, PEOPLE), {"cl": ["sex"]}, PEOPLE)
+    assert [t.label for t in twice.terms] == ["v ~ wt (power)", "cl ~ sex (categorical)"]
+    rare = "f" if (PEOPLE.records.covariates["sex"] == PEOPLE.categories["sex"].index("m")).mean() > 0.5 else "m"
+    assert list(once.parameters)[3:] == ["v_wt", f"cl_sex_{rare}", "cl_age"]
+    assert dn.simulate(once, PEOPLE, seed=1).ipred.shape == (1, 48)
+
+
+@pytest.mark.parametrize(
+    ("relations", "error", "message"),
+    [
+        ({}, dn.ModelError, "Invalid `relations`: got {}. It maps parameters"),
+        ({"v": 3}, dn.ModelError, "Invalid `relations`: got 3 for v. It is a relation"),
+        ({"v": [3]}, dn.ModelError, "Invalid `relation`: got 3"),
+        ({"q": "wt"}, dn.ModelError, "Invalid `relations`: got 'q'. `individual` returns cl, v."),
+        ({"v": "height"}, dn.DataError, "got 'height' for the relation of v. The population's covariates are"),
+        ({"v": dn.Relation("race", "power")}, dn.DataError, "A text covariate is categorical"),
+        ({"v": ["wt", dn.Relation("wt", "linear")]}, dn.ModelError, "already declares `v_wt`"),
+    ],
+)
+def test_mistakes(relations, error, message):
+    with pytest.raises(error) as caught:
+        dn.with_covariates(Bolus(), relations, PEOPLE)
+    assert message in str(caught.value)
+
+
+def test_values_that_do_not_suit():
+    with pytest.raises(dn.ModelError, match=r"Invalid `form`: got 'cubic' for covariate wt\. It is one of power"):
+        dn.Relation("wt", "cubic")
+    table = PEOPLE.to_frame()
+    table["same"], table["sign"], table["id2"] = 1.0, table["wt"] - 70.0, table["ID"]
+    people = dn.read_nonmem(table, covariates=["same", "sign", "id2"])
+    for relation, message in (
+        ("same", "got one value for all subjects for the relation of v"),
+        (dn.Relation("sign", "power"), "A power needs a positive covariate"),
+    ):
+        with pytest.raises(dn.DataError, match=message):
+            dn.with_covariates(Bolus(), {"v": relation}, people)
+    assert dn.with_covariates(Bolus(), {"v": "sign"}, people).terms[0].form == "exponential"
+    many = dn.read_nonmem(boluses(30).to_frame().assign(id2=lambda t: t["ID"]), covariates=["id2"])
+    with pytest.raises(dn.DataError, match=r"got 30 levels for the relation of v\. A categorical one has at most 20"):
+        dn.with_covariates(Bolus(), {"v": dn.Relation("id2", "categorical")}, many)
