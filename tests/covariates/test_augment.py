@@ -325,6 +325,9 @@ def test_regressor_enters_by_covariates_of_the_people(straight):
     assert pred == pytest.approx(fit.estimates["a"] + expected.G_a + fit.estimates["b"] + expected.G_b, rel=1e-10)
     with pytest.raises(dn.DataError, match="Invalid `population`: got 'g_a'"):
         done.with_predictions(people)
+    image = np.arange(4.0 * len(population)).reshape(len(population), 2, 2)
+    pictured = done.with_predictions(population.with_tensors(image=image))
+    np.testing.assert_array_equal(pictured.tensors["image"], image)
 
 
 def test_learning_from_other_people(straight):

@@ -95,6 +95,14 @@ def test_records_are_added_and_subjects_resampled(population):
     assert coded(pickle.loads(pickle.dumps(population)), population) == population
 
 
+def test_other_records_of_the_same_subjects(population):
+    """Everything that is not a record stays."""
+    first = population.with_records(population.records)
+    assert first == population and first.notes == population.notes
+    with pytest.raises(dn.DataError):
+        population.with_records(population[:1].records)
+
+
 def test_summary(population):
     text = str(population)
     assert f"tensor image: 2 x 3 per subject, {IMAGES.min():.6g} to {IMAGES.max():.6g}" in text

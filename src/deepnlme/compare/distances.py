@@ -140,14 +140,7 @@ def unobserved(there: Fit) -> Population:
     columns["observed"] = np.zeros(len(r), dtype=bool)
     columns["dv"], columns["limit"] = np.full(len(r), np.nan), np.full(len(r), np.nan)
     columns["cens"] = np.zeros(len(r), dtype=np.int64)
-    return Population.from_records(
-        Records(**columns, covariates=r.covariates),
-        population.ids,
-        categories=population.categories,
-        occasions=population.occasions,
-        interpolation=population.interpolation,
-        tensors=population.tensors,
-    )
+    return population.with_records(Records(**columns, covariates=r.covariates))
 
 
 def distances(predictions: pd.DataFrame, endpoints: Iterable[str]) -> pd.DataFrame:

@@ -86,14 +86,7 @@ class Augmented:
         r = people.records
         new = {name: found[f"G_{name[2:]}"].to_numpy(float)[r.subject] for name in self._columns}
         records = Records(**dict(r.columns()), covariates={**r.covariates, **new})
-        return Population.from_records(
-            records,
-            people.ids,
-            categories=people.categories,
-            occasions=people.occasions,
-            interpolation=people.interpolation,
-            notes=people.notes,
-        )
+        return people.with_records(records)
 
     def fit(
         self,

@@ -117,7 +117,7 @@ def insert(
             interval = interval_covariates(r, name, rule)
             over[name] = np.concatenate([interval, np.where(place.inside, interval[place.after], mine)])[order]
     records = Records(**columns, covariates=covariates)
-    return Dense(_like(population, records), new & (columns["evid"] == OTHER), over)
+    return Dense(population.with_records(records), new & (columns["evid"] == OTHER), over)
 
 
 _NOTHING = {
@@ -163,17 +163,6 @@ class _Place:
         return values[self.before if rule == "locf" else self.own]
 
 
-def _like(population: Population, records: Records) -> Population:
-    return Population.from_records(
-        records,
-        population.ids,
-        categories=population.categories,
-        occasions=population.occasions,
-        interpolation=population.interpolation,
-        tensors=population.tensors,
-    )
-
-
 def requested(population: Population, names: Sequence[str], wanted: np.ndarray) -> tuple[Population, np.ndarray]:
     """The population with nothing observed but the places where a model is to be predicted.
 
@@ -197,7 +186,7 @@ def requested(population: Population, names: Sequence[str], wanted: np.ndarray) 
     columns["endpoint"] = np.where(observed, np.array(names)[which], "")
     columns["cens"], columns["limit"] = np.zeros(len(source), dtype=np.int64), np.full(len(source), np.nan)
     records = Records(**columns, covariates={name: values[source] for name, values in r.covariates.items()})
-    return _like(population, records), source
+    return population.with_records(records), source
 
 
 def times_by_subject(population: Population, times: Any) -> list[np.ndarray]:

@@ -214,6 +214,26 @@ class Population:
         chosen[np.random.default_rng(seed).permutation(len(self))[:n_test]] = True
         return self[~chosen], self[chosen]
 
+    def with_records(self, records: Records, categories: Mapping[str, Sequence[str]] | None = None) -> Population:
+        """The same subjects with other records; everything else, tensors and notes too, stays.
+
+        Args:
+            records: The records of the same S subjects in the same order; covariates may be added to them.
+            categories: Labels of the text covariates where they change.
+
+        Raises:
+            DataError: When a record breaks a rule, or labels do not fit their codes.
+        """
+        return Population.from_records(
+            records,
+            self.ids,
+            categories=self.categories if categories is None else categories,
+            occasions=self.occasions,
+            interpolation=self.interpolation,
+            notes=self.notes,
+            tensors=self.tensors,
+        )
+
     def with_tensors(self, **tensors: Any) -> Population:
         """This population with one array per subject for each name: an image, a series, an embedding.
 

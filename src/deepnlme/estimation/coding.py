@@ -38,12 +38,4 @@ def coded(population: Population, like: Population) -> Population:
         covariates[name] = codes[covariates[name].astype(int)]
         categories[name] = theirs
     records = Records(**dict(population.records.columns()), covariates=covariates)
-    return Population.from_records(
-        records,
-        population.ids,
-        categories=categories,
-        occasions=population.occasions,
-        interpolation=population.interpolation,
-        notes=population.notes,
-        tensors=population.tensors,
-    )
+    return population.with_records(records, categories)

@@ -120,14 +120,7 @@ def _dense(population: Population, points: int) -> Population:
     """The population with records added, every record listed under no endpoint so that each has its slot."""
     r = population.records
     columns = {n: c for n, c in r.columns() if n not in ("dv", "observed", "endpoint", "cens", "limit")}
-    bare = Population.from_records(
-        Records.build(**columns, covariates=r.covariates, observed=False),
-        population.ids,
-        categories=population.categories,
-        occasions=population.occasions,
-        interpolation=population.interpolation,
-        tensors=population.tensors,
-    )
+    bare = population.with_records(Records.build(**columns, covariates=r.covariates, observed=False))
     linear = any(
         rule == "linear" and bool((np.diff(r.covariates[name])[np.diff(r.subject) == 0] != 0).any())
         for name, rule in population.interpolation.items()
