@@ -107,7 +107,7 @@ class MarginalObjective:
         self._terms = self.method.terms if self.k else NaivePooled().terms
         width = max(self.batch.slot_record.shape[1] * max(1, self.batch.dose_time.shape[1]), 1)
         if self.joint.model.is_linear:  # rows are solved in buckets by number of doses
-            pairs = self.batch.slot_valid.sum(1) * self.batch.dose_valid.sum(1)
+            pairs = self.batch.slot_valid.sum(1) * self.batch.dose_valid.sum(1).clamp(min=1)
             width = min(width, max(int(pairs.to(torch.float64).mean()), 1))
         self.rows_per_chunk = max(8, self.budget // (max(self.k, 1) * min(width, 4096)))
 
