@@ -23,14 +23,14 @@ def _moment_value(z: Tensor, order: int) -> Tensor:
     if not bool(small.any()):
         return value
     clipped = z.clamp(-2.0, 2.0)
-    series = torch.full_like(z, 1.0 / (order + 1 + _TERMS))
-    for k in range(_TERMS, 0, -1):
-        series = series * clipped / k + 1.0 / (order + k)
+    series = torch.full_like(z, 1.0 / (math.factorial(_TERMS) * (order + 1 + _TERMS)))
+    for k in range(_TERMS - 1, -1, -1):
+        series.mul_(clipped).add_(1.0 / (math.factorial(k) * (order + 1 + k)))
     return torch.where(small, series, value)
 
 
-_TERMS = 26
-"""Terms of the Taylor series: 2^26/26! is below rounding."""
+_TERMS = 24
+"""Terms of the Taylor series sum_k z^k / (k! (order + 1 + k)): 2^24/24! is below rounding."""
 
 
 class _Moment(torch.autograd.Function):

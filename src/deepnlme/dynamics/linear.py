@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from deepnlme.axes import Names
 from deepnlme.data.batch import Batch
 from deepnlme.dynamics.administration import Administered
 from deepnlme.dynamics.buckets import buckets, by_buckets
-from deepnlme.dynamics.compartments import Entries
+from deepnlme.dynamics.compartments import CompartmentModel, Entries
+from deepnlme.dynamics.modal import Given, has_modes, modal_amounts
 from deepnlme.dynamics.steady_linear import (
     LinearDynamics,
     apply_entries,
@@ -120,24 +121,25 @@ def _dose_part(
     s, active = _elapsed(batch, doses, slot_time, slot_segment)
     columns = dose_columns(batch)
     n = len(dynamics.compartments)
-    amount = torch.where(active, doses.amount[:, :, None, :], torch.zeros_like(s[..., :1, :1]))
     single = len(columns) == 1
-    into = {} if single else {c: (batch.dose_cmt == c)[None, :, None, :] for c in columns}
+    into = {c: None if single else (batch.dose_cmt == c)[None, :, None, :] for c in columns}
+    if has_modes(dynamics, columns, doses):
+        return modal_amounts(cast("CompartmentModel", dynamics), p, Given(s, active, doses, into, batch))
+
+    def each(value: Tensor) -> dict[int, Tensor]:
+        return {c: value if here is None else value * here for c, here in into.items()}
+
+    amount = torch.where(active, doses.amount[:, :, None, :], torch.zeros_like(s[..., :1, :1]))
     if not doses.infusions:
-        vector = {c: amount if single else amount * into[c] for c in columns}
-        return apply_entries(dynamics.transfer(p, s, columns), vector, n)
+        return apply_entries(dynamics.transfer(p, s, columns), each(amount), n)
     duration = doses.duration[:, :, None, :]
     infused = duration > 0
     during = torch.minimum(s, duration)
     rate = torch.where(active & infused, doses.rate[:, :, None, :], torch.zeros_like(amount))
-    vector = {c: rate if single else rate * into[c] for c in columns}
-    state = apply_entries(dynamics.forced(p, during, columns), vector, n)
-    bolus = torch.where(infused, torch.zeros_like(amount), amount)
-    for c in columns:
-        value = bolus if single else bolus * into[c]
-        state[c] = state[c] + value if c in state else value
-    after = s - during
-    return apply_entries(dynamics.transfer(p, after, tuple(range(n))), state, n)
+    state = apply_entries(dynamics.forced(p, during, columns), each(rate), n)
+    for c, bolus in each(torch.where(infused, torch.zeros_like(amount), amount)).items():
+        state[c] = state[c] + bolus if c in state else bolus
+    return apply_entries(dynamics.transfer(p, s - during, tuple(range(n))), state, n)
 
 
 def _initial_part(
