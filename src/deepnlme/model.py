@@ -139,6 +139,13 @@ class Model:
         """Whether the dynamics are a closed form or a linear system."""
         return isinstance(self.dynamics, CompartmentModel | LinearSystem)
 
+    def __str__(self) -> str:
+        return type(self).__name__
+
+    def check_people(self, population: Any) -> None:
+        """Refuse data that the model cannot take, by a DataError; by default it takes all."""
+        del population
+
     def individual(self, theta: Any, eta: Any, cov: Any) -> dict[str, Any]:
         """Individual parameters by name, from fixed effects, random effects and covariates."""
         del eta, cov

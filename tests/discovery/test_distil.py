@@ -6,7 +6,7 @@ import torch
 from torch import exp
 
 import deepnlme as dn
-from deepnlme.discovery import Candidate, Distillation, distil, refitted, visited
+from deepnlme.discovery import Candidate, Distillation, Refits, distil, refitted, visited
 from deepnlme.discovery.distil import points_of
 from deepnlme.discovery.distillation import ranked
 from deepnlme.discovery.formula import Formula, parsed
@@ -181,6 +181,23 @@ def test_refitted_is_the_fit_written_by_hand(fit):
     assert table["HELD_OUT -2LL"].iloc[2] == pytest.approx(aside.minus2ll, rel=1e-9)
     assert table["HELD_OUT RMSE PRED"].iloc[2] == pytest.approx(aside.table["RMSE PRED"].iloc[0], rel=1e-9)
     assert "sigmoid Emax" in str(refits) and "HELD_OUT -2LL" in str(refits)
+    open_ends = [form for form, ok in zip(table["FORM"], table["CONVERGED"], strict=True) if not ok]
+    assert "sigmoid Emax" in open_ends and str(refits).endswith("\nnot converged: " + ", ".join(open_ends))
+    with pytest.raises(dn.DataError, match=r"Invalid `held_out`: got subject 2 \(1 in all\)\. It was fitted"):
+        refitted(found, fit, held_out=dn.Population([fit.population[1], *people(1, seed=5)]))
+
+
+def test_formulas_are_fitted_to_all_subjects_of_the_network():
+    """The network stopped early by a share of the subjects; a formula takes all that it was fitted to."""
+    aside = dn.Options(progress=False, covariance=None, max_iterations=1, held_out=0.25)
+    fit = dn.fit(Turnover(), people(8), METHOD, options=aside)
+    net = Points(("c",), np.linspace(0.0, 2.0, 5)[:, None], np.arange(5.0), np.zeros(1))
+    found = ranked("effect", 0, [sigmoid(emax=2.0, ec50=0.8, gamma=1.4).formula], net, 0.02)
+    (own,) = refitted(found, fit).fits
+    assert own is not None and own.population.ids == fit.population.ids and len(fit.population) == 6
+    assert own.n_observations == fit.n_observations
+    with pytest.raises(dn.ModelError, match=r"Invalid `options`: got held_out=0\.25"):
+        refitted(found, fit, options=aside)
 
 
 def test_one_of_several_outputs():
@@ -197,6 +214,42 @@ def test_one_of_several_outputs():
         eta = found.ebes.eta[id - 1, 0]
         first = fit.networks["net"](wt, eta)[0]
         assert p["base"] == pytest.approx(2.0 * np.exp(eta + first), rel=1e-10)
+
+
+def test_all_outputs_one_after_the_other():
+    """Two formulas of constants with the same name; the network is gone then, and the report has both."""
+    fit = dn.evaluate_ofv(Covariate(), weighed(4.0), METHOD)
+    first = Formula(
+        parsed("a*wt + b*eta", ("a", "b", "wt", "eta")), ("wt", "eta"), {"a": 0.01, "b": 0.5}, frozenset(), ""
+    )
+    second = Formula(parsed("a", ("a",)), ("wt", "eta"), {"a": 0.7}, frozenset({"a"}), "")
+    half = dn.evaluate_ofv(Candidate(second, 0.0, 0.0, "net", 1).into(fit), fit.population, METHOD)
+    model = Candidate(first, 0.0, 0.0, "net", 0).into(half)
+    assert not model.networks and half.model.networks
+    found = dn.evaluate_ofv(model, fit.population, METHOD)
+    for id, wt in ((1, 60.0), (2, 80.0)):
+        p, eta = found.individual(id), found.ebes.eta[id - 1, 0]
+        assert p["slope"] == pytest.approx(0.7, rel=1e-12)
+        assert p["base"] == pytest.approx(2.0 * np.exp(eta + 0.01 * wt + 0.5 * eta), rel=1e-10)
+    at = {**{n: v for n, v in found.estimates.items()}, "net_2_a": 0.9}
+    moved = dn.formulas_in(dn.evaluate_ofv(model, fit.population, METHOD, at=at))
+    assert moved["NETWORK"].tolist() == ["net, output 2", "net, output 1"]
+    assert moved["VALUES"].tolist() == ["0.900", "0.5*eta + 0.01*wt"]
+    assert dn.formulas_in(fit).empty
+
+
+def test_a_second_formula_for_the_same_output():
+    """It would stand behind the first one and do nothing."""
+    fit = dn.evaluate_ofv(Covariate(), weighed(4.0), METHOD)
+    one, other = (
+        Candidate(Formula(parsed(f"{n}*wt", (n, "wt")), ("wt", "eta"), {n: 0.1}, frozenset(), ""), 0.0, 0.0, "net", 0)
+        for n in ("a", "b")
+    )
+    half = dn.evaluate_ofv(one.into(fit), fit.population, METHOD)
+    with pytest.raises(dn.ModelError, match=r"a formula for output 1 of `net`\. A formula stands there already"):
+        other.into(half)
+    found = Refits(fit, (one,), (half,), ("",)).table()
+    assert half.n_parameters > half.effective_parameters == found["PARAMETERS"].iloc[1]
 
 
 def test_points_are_differences_to_the_baseline(fit):
@@ -262,6 +315,11 @@ def test_a_formula_is_called_as_a_network_is():
         ({"baseline": {"c": np.nan}}, "finite numbers"),
         ({"tolerance": -1.0}, "Invalid `tolerance`"),
         ({"seed": -1}, "Invalid `seed`"),
+        ({"names": ["c1"]}, "got 'c1'. In formulas that is a function or a constant"),
+        ({"names": ["ec50"]}, "got 'ec50'. In formulas"),
+        ({"names": ["log"]}, "got 'log'. In formulas"),
+        ({"names": ["lambda"]}, "got 'lambda'. Names are words"),
+        ({"names": ["TIME"]}, "got 'TIME'. A column of the table has that name"),
     ],
 )
 def test_mistakes(fit, change, message):

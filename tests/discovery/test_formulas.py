@@ -8,7 +8,7 @@ from deepnlme.discovery.distillation import knee, ranked
 from deepnlme.discovery.forms import library
 from deepnlme.discovery.formula import Formula, parsed
 from deepnlme.discovery.points import Points, adjusted, independent
-from deepnlme.discovery.symbolic import searched
+from deepnlme.discovery.symbolic import searched, singular
 
 CP = np.linspace(0.0, 0.4, 81)
 
@@ -103,6 +103,20 @@ def test_forms_of_one_input_with_the_other_linear():
     assert found.constants == pytest.approx({"e0": 0.8, "emax": 2.32, "ec50": 0.05, "slope_R": -2.2}, rel=1e-6)
 
 
+def test_an_input_may_be_called_x_beside_others():
+    """The forms are written of x, whatever their input is called."""
+    x = np.random.default_rng(1).uniform(0.1, 5.0, (60, 2))
+    y = 3 * x[:, 0] / (1.2 + x[:, 0]) + 0.5 * x[:, 1]
+    errors = {}
+    for names in (("a", "b"), ("y", "x")):
+        data = points(y, names, x)
+        found = library(data)
+        errors[names] = sorted((len(f.constants), round(data.error(f), 8)) for f in found)
+        best = next(f for f in found if f.form == f"Michaelis-Menten of {names[0]}, linear in the rest")
+        assert data.error(best) < 1e-8
+    assert errors["a", "b"] == errors["y", "x"]
+
+
 def test_negative_inputs_have_no_powers():
     x = np.linspace(-1.0, 1.0, 41)
     assert {f.form for f in library(points(x**3 + 1.0, x=x))} <= {
@@ -146,3 +160,24 @@ def test_search_finds_what_the_library_has_not():
     assert [f.text for f in again] == [f.text for f in found]
     assert [f.constants for f in again] == [f.constants for f in found]
     assert all(len(independent(f, p)) == len(f.constants) for f in found if p.error(f) > 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "constants", "wrong"),
+    [
+        ("c1/x", {"c1": 1.0}, True),  # a pole at 0, between points on both sides
+        ("c1/(x + 3)", {"c1": 1.0}, False),
+        ("c1/(x - 3)", {"c1": 1.0}, False),  # negative all over
+        ("log(x + 2)", {}, False),
+        ("log(x)", {}, True),
+        ("(x + 2)**c1", {"c1": -0.5}, False),
+        ("x**c1", {"c1": -0.5}, True),
+        ("z**c1", {"c1": 0.5}, False),  # a root at zero has a value
+        ("z**c1", {"c1": -0.5}, True),
+        ("x**2", {}, False),
+        ("1/(x**2 - c1)", {"c1": 0.05}, True),  # positive at every point, zero between two
+    ],
+)
+def test_formulas_with_a_pole_between_the_points_are_refused(text, constants, wrong):
+    x = np.array([[-1.0, 0.0], [-0.5, 1.0], [0.3, 0.9], [1.2, 0.0], [2.0, 1.0], [1.9, 0.0]])
+    assert singular(formula(text, ("x", "z"), **constants), points(np.arange(6.0), ("x", "z"), x)) == wrong

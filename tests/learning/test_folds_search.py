@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import deepnlme as dn
 from deepnlme.learning.proposals import proposals
@@ -55,6 +56,11 @@ def test_folds_of_classes(people):
         -np.log(np.where(y[i] > 0, p[i], 1 - p[i])).mean() for _, i in found.predictions.groupby("FOLD").groups.items()
     ]
     assert found.table["log loss"].to_numpy() == pytest.approx(by_fold, rel=1e-10)
+
+
+def test_targets_named_as_columns_of_the_predictions(people):
+    with pytest.raises(dn.DataError, match="a column FOLD"):
+        dn.learn_folds("linear", people[0], people[1].rename("FOLD"), folds=3)
 
 
 def test_wrong_folds(people):
@@ -135,7 +141,8 @@ def test_an_interrupted_search_goes_on_where_it_was(method, people, tmp_path):
     assert len(first.table) == len(json.loads(file.read_text())["done"]) == 2
     stop_at, calls = -1, []
     resumed = dn.search(build, space, x, y, path=file, **settings)
-    assert len(calls) == 4
+    assert len(calls) == 6  # made to see whether it is the same network; the two that were learned are not again
+    assert resumed.table["SECONDS"].iloc[:2].tolist() == first.table["SECONDS"].tolist()
     whole = dn.search(build, space, x, y, **settings)
     columns = ["TRIAL", "width", "l2", "SCORE", "SE", "STATUS"]
     pd.testing.assert_frame_equal(resumed.table[columns], whole.table[columns])
@@ -162,6 +169,39 @@ def test_bayesian_names_the_extra(people, monkeypatch):
         dn.search("linear", {"l2": [0.1, 1.0]}, *people[:2], method="bayesian", trials=1)
 
 
+def perceptron(width):
+    """Weights drawn by torch."""
+    return torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
+
+
+def test_the_seed_decides_on_weights_that_the_function_draws(people):
+    given = {"groups": people[2], "method": "grid", "folds": 2, "epochs": 2, "seed": 4}
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    one = dn.search(perceptron, {"width": [2, 3]}, *people[:2], **given)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    other = dn.search(perceptron, {"width": [2, 3]}, *people[:2], **given)
+    assert one.table["SCORE"].tolist() == other.table["SCORE"].tolist()
+    first, second = (found.network().state_dict()["0.weight"] for found in (one, other))
+    assert torch.equal(first, second)
+
+
+def test_a_file_of_another_network_is_not_taken_for_this_one(people, tmp_path):
+    x, y, subject = people
+    given = {"groups": subject, "method": "grid", "folds": 2, "epochs": 3, "path": tmp_path / "search.json"}
+    dn.search("linear", {"l2": [0.0, 0.1]}, x, (y > 0) * 1.0, **given)
+    for network in (
+        "perceptron",
+        "logistic",
+        torch.nn.Linear(4, 1),
+        lambda: torch.nn.Sequential(torch.nn.Linear(4, 1)),
+    ):
+        found = dn.search(network, {"l2": [0.0, 0.1]}, x, (y > 0) * 1.0, **given)
+        fresh = dn.search(network, {"l2": [0.0, 0.1]}, x, (y > 0) * 1.0, **{**given, "path": None})
+        assert found.metric == fresh.metric and found.table["SCORE"].tolist() == fresh.table["SCORE"].tolist()
+
+
 def test_a_trial_that_explodes_is_no_candidate(people):
     x, y, _ = people
     space = {"learning_rate": [1e30, 0.05]}
@@ -178,6 +218,7 @@ WRONG = {
     "scalar": ({"l2": 3.0}, {}, "list of values"),
     "twice": ({"l2": [0.1]}, {"l2": 0.1}, "in the space, too"),
     "no function": ({"width": [3]}, {}, "no function that takes it"),
+    "column of the table": ({"SCORE": [1, 2]}, {}, "got 'SCORE'. A column of the table"),
     "trials": ({"l2": [0.1]}, {"trials": 0}, "at least 1"),
 }
 

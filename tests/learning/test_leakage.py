@@ -150,6 +150,11 @@ WRONG = {
     "gap in classes": (lambda x, y: (x, 2 * (y > y.mean())), {"loss": "multiclass"}, r"classes 0 \.\. K-1"),
     "weights": (lambda x, y: (x, y), {"weights": -np.ones(60)}, "row 0. Weights are finite"),
     "groups": (lambda x, y: (x, y), {"groups": [1, 2]}, "One subject for each of the 60 rows"),
+    "kinds of groups": (
+        lambda x, y: (x, y),
+        {"groups": np.array(["a", *range(59)], dtype=object), "validation": 0.2},
+        "got int, str. Subjects are all numbers or all texts",
+    ),
     "patience": (lambda x, y: (x, y), {"patience": 3}, "Nothing decides when to stop"),
     "setting": (lambda x, y: (x, y), {"lr": 3}, "Invalid `lr`.*Settings are optimiser"),
     "optimiser": (lambda x, y: (x, y), {"optimiser": "lion"}, "one of sgd, momentum"),
@@ -157,6 +162,18 @@ WRONG = {
     "loss": (lambda x, y: (x, y), {"loss": "hinge"}, "one of mse, mae"),
     "outputs": (lambda x, y: (x, y), {"loss": "gaussian"}, "needs 2 outputs a row"),
     "split of others": (lambda x, y: (x, y), {"split": dn.split(70)}, "a split of 70 rows"),
+    "order": (lambda x, y: (x, y[::-1]), {}, "got index 59 where inputs have 0 for row 0.*targets.loc"),
+    "same names": (lambda x, y: (x.set_axis(["a", "a"], axis=1), y), {}, "got two columns a"),
+    "nothing to impute from": (
+        lambda x, y: (x.assign(wt=x["wt"].where(x.index >= 40)), y),
+        {"missing": "mean", "split": dn.Split(np.arange(40), np.arange(0), np.arange(40, 60))},
+        "no value among the training rows for column wt",
+    ),
+    "training without weight": (
+        lambda x, y: (x, y),
+        {"weights": np.arange(60) >= 40, "split": dn.Split(np.arange(40), np.arange(0), np.arange(40, 60))},
+        "got 0 in every row for the train part",
+    ),
 }
 
 
@@ -166,6 +183,24 @@ def test_what_cannot_be_learned_from_is_refused(name, people):
     with pytest.raises(dn.DeepNLMEError, match=message):
         x, y = change(*people[:2])
         dn.learn(dn.feedforward(x.shape[1], (3,), 1), x, y, **settings)
+
+
+def test_rows_are_matched_by_position_where_indices_are_of_other_rows(people):
+    x, y, _ = people
+    moved = dn.learn("linear", x, y.set_axis(range(100, 160)))
+    assert moved.predict(x).equals(dn.learn("linear", x, y).predict(x))
+    with pytest.raises(dn.DataError, match="got index 59 where inputs have 0"):
+        moved.score(x, y[::-1])
+
+
+def test_a_split_of_other_rows_in_cross_validation(people):
+    x, y, _ = people
+    with pytest.raises(dn.DataError, match=r"a split of 60 rows\. There are 40 rows of inputs"):
+        dn.learn_folds("linear", x[:40], y[:40], split=dn.split(60))
+    with pytest.raises(dn.DataError, match=r"a split of 60 rows\. There are 40 rows of inputs"):
+        dn.search("linear", {"l2": [0.0, 1.0]}, x[:40], y[:40], method="grid", split=dn.split(60))
+    with pytest.warns(RuntimeWarning, match="is of 40 rows, the inputs have 60: the last 20 are not used"):
+        dn.learn("linear", x, y, split=dn.split(40))
 
 
 def test_networks_that_do_not_fit_are_refused(people):

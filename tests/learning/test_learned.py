@@ -78,6 +78,33 @@ def test_shapes_of_predictions():
     assert list(dn.learn("logistic", x, (y > 0) * 1, epochs=1).predict(x).columns) == ["P(cl=1)"]
 
 
+class Squeezed(torch.nn.Module):
+    """All axes of length one go, that of a single row too."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, outputs)
+
+    def forward(self, x):
+        return self.layer(x).squeeze()
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_one_row_is_predicted_as_among_others(targets):
+    x, y = table()
+    learned = dn.learn(Squeezed(targets), x.to_numpy(), np.column_stack([y, 2 * y])[:, :targets], epochs=1)
+    alone, among = learned.predict(x.to_numpy()[:1]), learned.predict(x.to_numpy())
+    assert alone.shape == (1, targets)
+    np.testing.assert_allclose(alone, among[:1], rtol=1e-12)
+
+
+def test_other_columns_are_refused():
+    x, y = table()
+    wide = np.column_stack([x, np.full(40, np.nan)])
+    with pytest.raises(dn.DataError, match=r"rows of shape \(3,\). It was learned from 2 columns: wt, age"):
+        dn.learn("linear", x, y).predict(wide)
+
+
 def test_gaussian_outputs_are_all_means_and_then_all_variances():
     """Of two targets with other units each gets its own mean and standard deviation back."""
     generator = np.random.default_rng(2)

@@ -411,6 +411,32 @@ class Different(contract.Oral):
         return dict(depot=dn.Dosing(bioavailability=p.f))
 
 
+def test_formulas_in_place_of_networks(tmp_path):
+    class Bent(contract.Oral):
+        bend = dn.MLP(1, (2,), 1, prior=dn.L2(1.0), seed=3)
+
+        def individual(self, theta, eta, cov):
+            return super().individual(theta, eta, cov) | dict(cl=theta.cl * exp(eta.cl + theta.bend(cov.WT)))
+
+    fit = dn.evaluate_ofv(Bent(), dn.read_nonmem(frame().drop(columns="CENS"), covariates=["WT"]), dn.FOCE())
+    model = dn.distil(fit, "bend", ["wt"], search=False).form("linear").into(fit)
+    page = write(dn.evaluate_ofv(model, fit.population, dn.FOCE()), tmp_path, sections=("methods",))
+    (row,) = page.table("Formulas")
+    assert row["In place of"] == "bend" and "wt" in row["With the estimates"]
+
+
+def test_relations_to_covariates_are_told_and_the_source_is_that_of_the_model_below(tmp_path):
+    population = dn.read_nonmem(frame().drop(columns="CENS"), covariates=["WT", "SEX"])
+    model = dn.with_covariates(contract.Oral(), {"cl": ["WT", "SEX"]}, population)
+    page = write(dn.evaluate_ofv(model, population, dn.FOCE()), tmp_path, sections=("methods",))
+    weight, sex = page.table("Relations to covariates")
+    median = float(np.median(population.records.covariates["WT"][population.starts[:-1]]))
+    assert weight == {"Parameter": "cl", "Covariate": "WT", "Factor": f"(WT / {median:.6g})^cl_WT"}
+    assert sex["Factor"] == "cl_SEX_female if SEX = female, 1 if SEX = male"
+    assert any("Source code of Oral" in text for text in page.captions)
+    assert not any("CovariateModel" in text for text in page.captions)
+
+
 def test_variation_is_that_of_log_normal_parameters(tmp_path):
     """100 sqrt(exp(omega) - 1) where a parameter varies as exp(eta), nothing elsewhere; occasions are named."""
     page = write(dn.evaluate_ofv(Different(), contract.occasions()), tmp_path, sections=["summary", "estimates"])

@@ -153,7 +153,7 @@ def _named(fits: tuple) -> dict[str, Any]:
 
 def _name(value: Any) -> str:
     if isinstance(value, Fit):
-        return type(value.model).__name__
+        return str(value.model)
     external = value.external if isinstance(value, MappedFit) else value
     return external.program if isinstance(external, ExternalFit) else type(value).__name__
 

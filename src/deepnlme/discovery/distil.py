@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepnlme.discovery.distillation import Distillation, ranked
-from deepnlme.discovery.forms import library
+from deepnlme.discovery.forms import constant_names, library
 from deepnlme.discovery.formula import Formula
 from deepnlme.discovery.points import Points
 from deepnlme.discovery.symbolic import regressor, searched
@@ -67,6 +67,7 @@ def distil(
     check_network(fit, network)
     declared = fit.model.networks[network]
     inputs = check_names(names, declared.inputs, network)
+    _check_symbols(inputs)
     output = checked_output(output, declared.outputs, network)
     base = checked_baseline(baseline, inputs)
     _check_numbers(evaluations, tolerance, seed)
@@ -143,6 +144,18 @@ def checked_baseline(baseline: Mapping[str, float] | None, names: tuple[str, ...
     if not np.isfinite(out).all():
         raise ModelError(invalid("baseline", repr(baseline), "It has finite numbers", fix=f"Use {{{example}}}"))
     return out
+
+
+def _check_symbols(inputs: tuple[str, ...]) -> None:
+    """Refuse names of inputs that mean something else in a formula.
+
+    Raises:
+        ModelError: The name of a constant or of a function.
+    """
+    for name in inputs:
+        if name in constant_names(inputs) | {"exp", "log", "sqrt"}:
+            expected = "In formulas that is a function or a constant"
+            raise ModelError(invalid("names", repr(name), expected, fix=f"Call it {name}_in, for example"))
 
 
 def _check_numbers(evaluations: Any, tolerance: Any, seed: Any) -> None:

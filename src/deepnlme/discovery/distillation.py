@@ -51,8 +51,9 @@ class Candidate:
     def into(self, fit: Fit) -> Model:
         """The model with the formula in place of the network: fit it, simulate it, compare it.
 
-        Constants become parameters ``<network>_<constant>`` that start at the values of the formula; everything else
-        starts at the estimates. A network with several outputs stays for the others.
+        Constants become parameters ``<network>_<constant>`` that start at the values of the formula (of a network
+        with several outputs ``<network>_<number of the output>_<constant>``); everything else starts at the estimates.
+        A network with several outputs stays for the others until a formula stands for each of them.
 
         Raises:
             ModelError: Not a fit of a model with this network, or a parameter of that name.

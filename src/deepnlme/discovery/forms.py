@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from deepnlme.discovery.formula import Formula, parsed
+from deepnlme.discovery.formula import Formula, parsed, symbol
 from deepnlme.discovery.points import Points, adjusted, independent
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -96,11 +96,10 @@ def _best(starts: list[Formula], points: Points) -> Formula:
 def _starts(form: Form, column: int, others: tuple[int, ...], points: Points) -> Iterator[Formula]:
     """The form of one input, other inputs added linearly, from several values of its constants."""
     x, name = points.x[:, column], points.names[column]
-    extra = [f"slope_{points.names[j]}*{points.names[j]}" for j in others]
+    extra = [points.names[j] for j in others]
     intercept = form.intercept if points.baseline is None else ""
-    symbols = ("x", *_constants(form), intercept, *(f"slope_{n}" for n in points.names), *points.names)
-    body = parsed(" + ".join([intercept or "0", form.text, *extra]), tuple(s for s in symbols if s))
-    body = body.subs({parsed("x", ("x",)): parsed(name, (name,))}) if name != "x" else body
+    body = parsed(f"{intercept or 0} + {form.text}", (*_constants(form), *([intercept] if intercept else []), "x"))
+    body = body.xreplace({symbol("x"): symbol(name)}) + sum(symbol(f"slope_{n}") * symbol(n) for n in extra)
     constants = sorted(str(s) for s in body.free_symbols if str(s) not in points.names)
     label = form.name if not others else f"{form.name} of {name}, linear in the rest"
     label = label if others or len(points.names) == 1 else f"{form.name} of {name}"
@@ -113,6 +112,12 @@ def _starts(form: Form, column: int, others: tuple[int, ...], points: Points) ->
     for chosen in product(*located, *shaped, *rates):
         own = {**dict.fromkeys(constants, 0.0), **dict(chosen)}
         yield _with_linear(Formula(body, points.names, own, positive, label), dict(chosen), points)
+
+
+def constant_names(inputs: tuple[str, ...]) -> set[str]:
+    """Names that constants of the forms and of formulas that are found may have, for inputs of these names."""
+    own = {name for form in FORMS for name in (*_constants(form), form.intercept) if name}
+    return own | {f"slope_{name}" for name in inputs} | {f"c{i + 1}" for i in range(99)}
 
 
 def _constants(form: Form) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pandas as pd
 from deepnlme.data import Population
 from deepnlme.discovery.distillation import Candidate, Distillation
 from deepnlme.discovery.formula import Formula
+from deepnlme.discovery.replaced import label
 from deepnlme.errors import DataError, DeepNLMEError, ModelError, invalid
 from deepnlme.estimation import Fit, Options, evaluate_ofv, fit
 from deepnlme.estimation.coding import coded
@@ -54,14 +55,15 @@ class Refits:
         candidate, found = self.candidates[position], self.fits[position]
         if found is None:
             raise ModelError(invalid("position", position, f"Its fit has failed: {self.failures[position]}"))
-        names = candidate.formula.constants
-        return replace(candidate.formula, constants={n: found.estimates[f"{candidate.network}_{n}"] for n in names})
+        outputs = self.network.model.networks[candidate.network].outputs
+        names = {n: label(candidate.network, candidate.output, outputs, n) for n in candidate.formula.constants}
+        return replace(candidate.formula, constants={n: found.estimates[own] for n, own in names.items()})
 
     def table(self) -> pd.DataFrame:
         """The network, then one row per formula.
 
-        FORM COMPLEXITY ERROR PARAMETERS (the effective ones of the network) OFV BIC dBIC (to the lowest of the
-        formulas) CONVERGED PARETO (no simpler formula has as low an OFV) BEST FORMULA, and HELD_OUT columns.
+        FORM COMPLEXITY ERROR PARAMETERS (the effective ones, where a network is left) OFV BIC dBIC (to the lowest of
+        the formulas) CONVERGED PARETO (no simpler formula has as low an OFV) BEST FORMULA, and HELD_OUT columns.
         """
         net = self.network
         least = self.fits[self.best].bic  # type: ignore[union-attr]
@@ -75,7 +77,7 @@ class Refits:
                 rows.append((*head, *(np.nan,) * 4, False, False, False, self.failures[i]))
                 continue
             pareto, lowest = found.ofv < lowest, min(found.ofv, lowest)
-            numbers = (found.n_parameters, found.ofv, found.bic, found.bic - least, found.converged)
+            numbers = (found.effective_parameters, found.ofv, found.bic, found.bic - least, found.converged)
             rows.append((*head, *numbers, pareto, i == self.best, self.formula(i).valued()))
         columns = ["FORM", "COMPLEXITY", "ERROR", "PARAMETERS", "OFV", "BIC", "dBIC", "CONVERGED", "PARETO", "BEST",
                    "FORMULA"]  # fmt: skip
@@ -92,7 +94,9 @@ class Refits:
             digits = 4 if "RMSE" in name else 2
             shown[name] = [f"{v:.{digits}f}" if np.isfinite(v) else "" for v in table[name].astype(float)]
         shown["formula"] = table["FORMULA"]
-        return shown.to_string(index=False)
+        open_ends = [str(form) for form, ok in zip(table["FORM"], table["CONVERGED"], strict=True) if not ok]
+        note = f"\nnot converged: {', '.join(open_ends)}" if open_ends else ""
+        return shown.to_string(index=False) + note
 
 
 def refitted(
@@ -113,14 +117,15 @@ def refitted(
         fit: The fit with the network.
         candidates: Some of them, such as ``distillation.front``; all by default.
         held_out: Subjects that were not fitted, to compare the models on.
-        options: Of the fits; those of `fit`, without a covariance step, by default.
+        options: Of the fits; by default those of `fit`, without a covariance step and on all subjects that it was
+            fitted to.
 
     Returns:
         The fits; `print` shows the table.
 
     Raises:
-        ModelError: Not a distillation of a network of this fit.
-        DataError: Held-out subjects that do not suit the model.
+        ModelError: Not a distillation of a network of this fit; options that keep some of the subjects aside.
+        DataError: Held-out subjects that do not suit the model, or that were fitted.
     """
     if not isinstance(distillation, Distillation):
         raise ModelError(invalid("distillation", type(distillation).__name__, "It is what dn.distil returns"))
@@ -132,9 +137,14 @@ def refitted(
     models = [candidate.into(fit) for candidate in chosen]
     if held_out is not None and not isinstance(held_out, Population):
         raise DataError(invalid("held_out", type(held_out).__name__, "It is a Population of subjects not fitted"))
-    how = (
-        replace(fit.options, covariance=None, checkpoint=None, progress=False, starts=1) if options is None else options
-    )
+    if held_out is not None:
+        _check_unseen(fit.population, held_out)
+    how = options
+    if how is None:
+        how = replace(fit.options, covariance=None, checkpoint=None, progress=False, starts=1, held_out=None)
+    if isinstance(how.held_out, float):
+        expected = "Formulas and network are compared on the same subjects"
+        raise ModelError(invalid("options", f"held_out={how.held_out}", expected, fix="Leave it out there"))
     fits, failures = [], []
     for model in models:
         found, why = _fitted(model, fit, how)
@@ -142,6 +152,22 @@ def refitted(
         failures.append(why)
     table = None if held_out is None else pd.DataFrame([_distance(f, held_out) for f in (fit, *fits)])
     return Refits(fit, chosen, tuple(fits), tuple(failures), table)
+
+
+def _check_unseen(fitted: Population, held_out: Population) -> None:
+    """Refuse subjects that were fitted: the same identifier, times and observations."""
+    known = {subject.id: subject for subject in fitted}
+    both = [
+        subject.id
+        for subject in held_out
+        if subject.id in known
+        and np.array_equal(known[subject.id].time, subject.time)
+        and np.array_equal(known[subject.id].dv, subject.dv, equal_nan=True)
+    ]
+    if both:
+        got = f"subject {both[0]} ({len(both)} in all)"
+        fix = "Keep subjects out of the fit, or leave held_out away"
+        raise DataError(invalid("held_out", got, "It was fitted, and says nothing about others", fix=fix))
 
 
 def _fitted(model: Model, of: Fit, options: Options) -> tuple[Fit | None, str]:

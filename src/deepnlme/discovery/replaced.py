@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class BoundFormula:
         constants: Their values by name.
         outputs: Outputs of the network.
         output: Which of them is the formula.
-        network: The network that gives the others, or None.
+        network: What gives the others: the network, or another formula; None behind the last of them.
     """
 
     formula: Formula
@@ -53,7 +54,7 @@ class BoundFormula:
         found = torch.as_tensor(found, dtype=torch.float64, device=like.device).expand(shape)
         if self.outputs == 1:
             return found
-        others = list(self.network(*inputs))
+        others = [found] * self.outputs if self.network is None else list(self.network(*inputs))
         others[self.output] = found.expand(torch.broadcast_shapes(found.shape, others[self.output].shape))
         return tuple(others)
 
@@ -67,18 +68,26 @@ def replaced(fit: Fit, name: str, formula: Formula, output: int = 0) -> Model:
     """The model of a fit with a formula in place of a network, its constants to be estimated.
 
     Everything else starts at the estimates of the fit. Of a network with several outputs the formula replaces one, and
-    the network stays for the others.
+    the network stays for the others until they all are formulas.
 
     Args:
         fit: The fit.
         name: Of the network.
         formula: The formula.
         output: Which output it replaces.
+
+    Raises:
+        ModelError: A formula stands for that output already, or a parameter has the name of one of its constants.
     """
     old = at_estimates(fit)
+    if (name, output) in getattr(old, "formulas", {}):
+        got = f"a formula for output {output + 1} of `{name}`"
+        fix = "Put it into the fit that has the network there"
+        raise ModelError(invalid("into", got, "A formula stands there already", fix=fix))
     outputs = old.networks[name].outputs
-    declared = {n: d for n, d in old.declared.items() if n != name or outputs > 1}
-    labels = {constant: f"{name}_{constant}" for constant in formula.constants}
+    done = {o for network, o in getattr(old, "formulas", {}) if network == name} | {output}
+    declared = {n: d for n, d in old.declared.items() if n != name or len(done) < outputs}
+    labels = {constant: label(name, output, outputs, constant) for constant in formula.constants}
     clash = [label for label in labels.values() if label in declared]
     if clash:
         fix = "Rename the parameter of the model"
@@ -91,6 +100,11 @@ def replaced(fit: Fit, name: str, formula: Formula, output: int = 0) -> Model:
     out.declared = declared
     out._check()
     return out
+
+
+def label(network: str, output: int, outputs: int, constant: str) -> str:
+    """Name of the parameter that a constant of a formula becomes."""
+    return f"{network}_{constant}" if outputs == 1 else f"{network}_{output + 1}_{constant}"
 
 
 def at_estimates(fit: Fit) -> Model:
@@ -121,7 +135,7 @@ def _subclass(
 
     def seen(theta: Any) -> Names:
         constants = {constant: theta[label] for constant, label in labels.items()}
-        network = theta[name] if outputs > 1 else None
+        network = theta[name] if outputs > 1 and name in theta else None
         return Names("theta", {**theta, name: BoundFormula(formula, constants, outputs, output, network)})
 
     def overriding(method: str) -> Any:
@@ -132,8 +146,28 @@ def _subclass(
 
     methods = {m: overriding(m) for m in METHODS if ode or m != "dynamics"}
     about = f"{base.__name__} with {name} = {formula.text}."
-    new = type(f"{base.__name__}With{name.title().replace('_', '')}", (base,), {**methods, "__doc__": about})
+    formulas = {**getattr(base, "formulas", {}), (name, output): (formula, labels, outputs)}
+    shared = {**methods, "__doc__": about, "formulas": formulas}
+    new = type(f"{base.__name__}With{name.title().replace('_', '')}", (base,), shared)
     return new
+
+
+def formulas_in(fit: Fit) -> pd.DataFrame:
+    """The formulas that stand in a model where networks stood.
+
+    Args:
+        fit: The fit of a model from `candidate.into`, of any number of networks one after the other.
+
+    Returns:
+        One row per formula: NETWORK, FORMULA with constants by their names in the formula, VALUES with those of the
+        fit; empty for other models.
+    """
+    rows = []
+    for (name, output), (formula, labels, outputs) in getattr(fit.model, "formulas", {}).items():
+        values = {constant: float(fit.estimates[parameter]) for constant, parameter in labels.items()}
+        place = name if outputs == 1 else f"{name}, output {output + 1}"
+        rows.append((place, formula.text, dataclasses.replace(formula, constants=values).valued()))
+    return pd.DataFrame(rows, columns=["NETWORK", "FORMULA", "VALUES"])
 
 
 def _scalars(value: Any) -> list[Any]:

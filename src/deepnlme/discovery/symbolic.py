@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from deepnlme.discovery.formula import Formula, parsed, size, symbol
+from deepnlme.discovery.formula import Formula, evaluate, parsed, size, symbol
 from deepnlme.discovery.points import Points, adjusted, independent
 from deepnlme.errors import MissingExtraError
 
@@ -21,6 +22,8 @@ LONGEST = 20
 """Nodes of a formula, at most."""
 PEOPLE = 500
 """Formulas in a generation."""
+BETWEEN = 2000
+"""Places between two points where a formula must have a value."""
 PREFIX = "operand_"
 """Names under which inputs are written in a formula that is read: no functions and constants of sympy."""
 
@@ -95,7 +98,44 @@ def _read(text: str, points: Points, unit: np.ndarray, center: float, scale: flo
         spare = next(n for n in formula.constants if n not in kept)
         formula = _without(formula, spare, points)
     formula = _canonical(adjusted(_anchored(formula, points), points), points)
-    return formula if np.isfinite(points.error(formula)) else None
+    return formula if np.isfinite(points.error(formula)) and not singular(formula, points) else None
+
+
+def singular(formula: Formula, points: Points) -> bool:
+    """Whether it has a pole, or no value, among the points or between two of them.
+
+    A denominator that changes its sign from one point to another is zero somewhere between; so close to both sides the
+    formula may well be, somebody who comes to stand there gets nonsense.
+    """
+    parts = _bases(formula.expression)
+    if not parts or not len(points.x):
+        return False
+    random = np.random.default_rng(len(points.x))
+    first, second = random.integers(0, len(points.x), (2, BETWEEN))
+    share = random.uniform(0.0, 1.0, (BETWEEN, 1))
+    x = np.concatenate([points.x, share * points.x[first] + (1.0 - share) * points.x[second]])
+    inputs = {name: torch.tensor(x[:, i]) for i, name in enumerate(points.names)}
+    for base, exponent in parts:
+        value = torch.as_tensor(evaluate(base, {**formula.constants, **inputs}), dtype=torch.float64)
+        low, high = float(value.min()), float(value.max())
+        rounding = 1e-9 * max(abs(low), abs(high))
+        if exponent is not None and float(evaluate(exponent, formula.constants)) > 0:
+            fine = low >= -rounding  # a root
+        else:
+            whole = exponent is not None and bool(exponent.is_Integer)
+            fine = low > rounding or (whole and high < -rounding)
+        if not fine:
+            return True
+    return False
+
+
+def _bases(node: Any) -> list[tuple[Any, Any]]:
+    """What a logarithm (exponent None) or a power, other than a whole positive one, is of."""
+    import sympy
+
+    found = [(part.args[0], None) for part in node.atoms(sympy.log)]
+    found += [(p.base, p.exp) for p in node.atoms(sympy.Pow) if not (p.exp.is_Integer and p.exp.is_positive)]
+    return [(base, exponent) for base, exponent in found if base.free_symbols]
 
 
 def _anchored(formula: Formula, points: Points) -> Formula:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
 from deepnlme.estimation.posterior import own_posterior
 
+COLUMNS = ("ID", "TIME", "OBSERVED", "CALL", "PART")
+"""What the table says of every place, besides inputs and outputs."""
 SUBJECTS = 200
 """Subjects at a time."""
 
@@ -79,7 +82,12 @@ def check_names(names: Any, count: int, network: str) -> tuple[str, ...]:
     if len(given) != count or len(set(given)) != count:
         expected = f"The network `{network}` has {count} inputs, each needs a name of its own"
         raise ModelError(invalid("names", repr(names), expected))
-    wrong = [n for n in given if not (isinstance(n, str) and n.isidentifier())]
+    wrong = [n for n in given if not (isinstance(n, str) and n.isidentifier()) or iskeyword(n)]
     if wrong:
         raise ModelError(invalid("names", repr(wrong[0]), "Names are words, such as cp"))
+    taken = [n for n in given if n in COLUMNS or n.startswith("OUTPUT")]
+    if taken:
+        raise ModelError(
+            invalid("names", repr(taken[0]), "A column of the table has that name", fix="Use small letters")
+        )
     return given

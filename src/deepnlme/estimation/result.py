@@ -350,7 +350,7 @@ class Fit:
     def __str__(self) -> str:
         p = self.population
         lines = [
-            f"{type(self.model).__name__}: {self.method.name}, {len(p)} subjects, {self.n_observations} observations",
+            f"{self.model}: {self.method.name}, {len(p)} subjects, {self.n_observations} observations",
             f"{self.status.value} in {sum(self.seconds.values()):.2f} s, {len(self.trace.ofv)} iterations"
             f" (expected further improvement {self.decrement:.1e})",
             f"OFV ({self.method.name}) {self.ofv:.4f}   -2LL {-2 * self.log_likelihood:.4f}   AIC {self.aic:.3f}"
@@ -389,7 +389,7 @@ class Fit:
         return text
 
     def __repr__(self) -> str:
-        return f"<Fit {type(self.model).__name__} {self.method.name} OFV {self.ofv:.4f} {self.status.name}>"
+        return f"<Fit {self.model} {self.method.name} OFV {self.ofv:.4f} {self.status.name}>"
 
     # ---- further steps ------------------------------------------------------------------------------------------
 

@@ -78,6 +78,7 @@ class Joint:
                 "Invalid occasions: the model has random effects by occasion, the data have no OCC column. "
                 'Add one, or name it with read_nonmem(..., columns={"occ": "..."}).'
             )
+        model.check_people(population)
         covariates = tuple(population.records.covariates)
         self.compartments: tuple[str, ...] = ()
         tensors = tuple(population.tensors)

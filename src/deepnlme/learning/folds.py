@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepnlme.errors import ModelError, invalid
-from deepnlme.learning.learn import groups_of, learn_rows
+from deepnlme.errors import DataError, ModelError, invalid
+from deepnlme.learning.learn import check_split, groups_of, learn_rows
 from deepnlme.learning.learned import Learned
 from deepnlme.learning.loss import named
 from deepnlme.learning.split import Split, deal, subjects
@@ -110,7 +110,7 @@ def learn_folds(
     """
     settings = Training.of(network, training)
     rows = read(inputs, targets, weights, groups_of(groups, split), settings.missing)
-    return folds_of(network, rows, _usable(split, rows), loss, settings, folds, seed, np.ndim(targets) == 1)
+    return folds_of(network, rows, usable_rows(split, rows), loss, settings, folds, seed, np.ndim(targets) == 1)
 
 
 def folds_of(
@@ -125,6 +125,9 @@ def folds_of(
 ) -> LearnedFolds:
     """The same on rows that were checked, those in `usable`."""
     fold = deal(rows.groups[usable], folds, seed)
+    taken = [name for name in rows.targets if name in ("SUBJECT", "FOLD")]
+    if taken:
+        raise DataError(invalid("targets", f"a column {taken[0]}", "The table of predictions has one of that name"))
     learned, scores, predictions = [], [], []
     for k in range(folds):
         held = usable[fold == k]
@@ -185,7 +188,7 @@ def learning_curve(
         raise ModelError(invalid("sizes", list(sizes), "They are fractions above 0 up to 1, increasing"))
     settings = Training.of(network, training)
     rows = read(inputs, targets, weights, groups_of(groups, split), settings.missing)
-    usable = _usable(split, rows)
+    usable = usable_rows(split, rows)
     fold = deal(rows.groups[usable], folds, seed)
     counts = np.empty((folds, len(sizes)))
     values = np.empty((folds, len(sizes), 2))
@@ -211,8 +214,13 @@ def _judged(learned: Learned, rows: Rows) -> tuple[str, float]:
     return next(iter(named(learned.loss).scores(predicted, rows.y).items()))
 
 
-def _usable(split: Split | None, rows: Rows) -> np.ndarray:
-    """All rows but those of the test part."""
+def usable_rows(split: Split | None, rows: Rows) -> np.ndarray:
+    """All rows but those of the test part.
+
+    Raises:
+        DataError: A split of other rows.
+    """
+    check_split(split, rows)
     return np.arange(len(rows)) if split is None else np.sort(np.concatenate([split.train, split.validation]))
 
 

@@ -69,6 +69,7 @@ def learn(
     """
     settings = Training.of(network, training)
     rows = read(inputs, targets, weights, groups_of(groups, split), settings.missing)
+    check_split(split, rows)
     return learn_rows(network, rows, loss, split, settings, checked_seed(seed), np.ndim(targets) == 1)
 
 
@@ -81,6 +82,7 @@ def learn_rows(
     classes = chosen.classes(rows.y, rows.targets)
     parts = _parts(parts, rows, settings, seed)
     train = rows.of(parts.train)
+    _check_parts(rows, parts, settings)
     inputs = Standardisation.of(train.x, settings.standardise, settings.missing)
     targets = Standardisation.of(train.y, settings.standardise and chosen.scaled)
     constant = np.flatnonzero(np.isinf(targets.scale))
@@ -131,15 +133,24 @@ def groups_of(groups: Any, parts: Split | None) -> Any:
     return groups if parts is None else parts.groups
 
 
+def check_split(parts: Split | None, rows: Rows) -> None:
+    """Refuse a split of more rows than there are; warn of rows behind those that it knows."""
+    if parts is None:
+        return
+    known = np.concatenate([part for _, part in parts.parts])
+    count = int(known.max()) + 1 if parts.groups is None else len(parts.groups)
+    if count > len(rows) or (parts.groups is not None and count != len(rows)):
+        raise DataError(invalid("split", f"a split of {count} rows", f"There are {len(rows)} rows of inputs"))
+    if len(known) == count < len(rows):
+        message = f"`split` is of {count} rows, the inputs have {len(rows)}: the last {len(rows) - count} are not used."
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
 def _parts(parts: Split | None, rows: Rows, settings: Training, seed: int) -> Split:
     """The split, with a validation part where one was asked for."""
     everybody = np.arange(len(rows))
     if parts is None:
         parts = Split(everybody, everybody[:0], everybody[:0], None if rows.own else rows.groups)
-    highest = max(int(part[-1]) for _, part in parts.parts if len(part))
-    if highest >= len(rows) or (parts.groups is not None and len(parts.groups) != len(rows)):
-        known = highest + 1 if parts.groups is None else len(parts.groups)
-        raise DataError(invalid("split", f"a split of {known} rows", f"There are {len(rows)} rows of inputs"))
     if settings.validation > 0 and not len(parts.validation):
         inner = split(rows.groups[parts.train], test=0.0, validation=settings.validation, seed=seed)
         own = parts.train
@@ -148,6 +159,19 @@ def _parts(parts: Split | None, rows: Rows, settings: Training, seed: int) -> Sp
         fix = "Use validation=0.2, or a split with a validation part"
         raise ModelError(invalid("patience", settings.patience, "Nothing decides when to stop", fix=fix))
     return parts
+
+
+def _check_parts(rows: Rows, parts: Split, settings: Training) -> None:
+    """Refuse a part without weight, and columns without a value among the training rows."""
+    for name, part in parts.parts[:2]:
+        if len(part) and not rows.weights[part].any():
+            raise DataError(invalid("weights", "0 in every row", "Some row counts", f"the {name} part"))
+    x = rows.x[parts.train]
+    empty = np.flatnonzero(np.isnan(x).all(axis=0)) if settings.missing and x.ndim == 2 else []
+    if len(empty):
+        expected = "What is missing is imputed by values of the training rows"
+        where, fix = f"column {rows.inputs[empty[0]]}", "Leave the column out, or use other parts"
+        raise DataError(invalid("inputs", "no value among the training rows", expected, where, fix))
 
 
 def _part(rows: Rows, inputs: Standardisation, targets: Standardisation, train: Rows, settings: Training) -> Part:

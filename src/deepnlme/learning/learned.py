@@ -21,7 +21,7 @@ from deepnlme.learning import loss as losses
 from deepnlme.learning.network import BASELINES, FeedForward, baseline, outputs_of
 from deepnlme.learning.scaling import Standardisation
 from deepnlme.learning.split import Split
-from deepnlme.learning.table import read_inputs, read_targets
+from deepnlme.learning.table import read_inputs, read_targets, same_order
 from deepnlme.learning.training import Training
 
 FORMAT = 1
@@ -122,6 +122,7 @@ class Learned:
         """
         if groups is not None:
             self._unseen(groups)
+        same_order(inputs, targets)
         values = self._natural(inputs)
         y, _ = read_targets(targets, len(values))
         if y.shape[1] != len(self.targets):

@@ -155,9 +155,9 @@ def made(network: Any, shape: tuple[int, ...], outputs: int) -> nn.Module:
 
 
 def outputs_of(module: nn.Module, x: Tensor) -> Tensor:
-    """Outputs [N, O]; one output may come without its axis."""
+    """Outputs [N, O]; axes of a single output or a single row may be missing."""
     out = module(x)
-    return out[:, None] if isinstance(out, Tensor) and out.dim() == 1 else out
+    return out.reshape(len(x), -1) if isinstance(out, Tensor) and out.dim() < 2 and out.numel() else out
 
 
 def check_outputs(module: nn.Module, x: Tensor, outputs: int, loss: str) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from deepnlme.errors import MissingExtraError, ModelError, invalid
 
 METHODS = ("grid", "random", "bayesian")
+TAKEN = ("TRIAL", "SCORE", "SE", "SECONDS", "STATUS", "metric")
+"""What the table of a search says of a trial besides its hyperparameters."""
 Proposal = tuple[dict[str, Any], Callable[[float | None], None]]
 
 
@@ -113,6 +115,8 @@ def check(space: Mapping[str, Any], method: str, trials: int | None, training: M
     if not space:
         raise ModelError(invalid("space", "nothing", "There must be a hyperparameter to search for"))
     for name, values in space.items():
+        if name in TAKEN:
+            raise ModelError(invalid("space", repr(name), "A column of the table has that name", fix="Rename it"))
         if name in training:
             raise ModelError(invalid(name, repr(training[name]), "It is in the space, too", fix="Leave one out"))
         if isinstance(values, Range):

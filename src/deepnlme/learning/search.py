@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from deepnlme.errors import DataError, ModelError, invalid
-from deepnlme.learning.folds import folds_of
+from deepnlme.learning.folds import folds_of, usable_rows
 from deepnlme.learning.learn import groups_of, learn
 from deepnlme.learning.learned import Learned
-from deepnlme.learning.proposals import Proposal, check, proposals
+from deepnlme.learning.network import own_random
+from deepnlme.learning.proposals import check, proposals
 from deepnlme.learning.split import Split, checked_seed
 from deepnlme.learning.table import Rows, read
 from deepnlme.learning.training import Training
@@ -48,7 +50,7 @@ class Search:
 
     def network(self) -> Any:
         """The network of the best trial, before learning."""
-        return _network(self.build, self.best)
+        return _network(self.build, self.best, self.settings["seed"])
 
     def learn(self, inputs: Any, targets: Any, **more: Any) -> Learned:
         """Learn once more with the best hyperparameters; `more` as for `deepnlme.learn`."""
@@ -84,8 +86,8 @@ def search(
     """Try hyperparameters, each by cross-validation by subject; the test part of the split is left alone.
 
     Args:
-        build: Function that makes a network of the hyperparameters that are no settings of `learn`; or a network as
-            for `learn`, where all of them are.
+        build: Function that makes a network of the hyperparameters that are no settings of `learn` (its weights come
+            from the seed); or a network as for `learn`, where all of them are.
         space: Name -> list of values, or `Range`. Names of settings of `learn` (learning_rate, l2, ...) go there.
         inputs: As for `learn`.
         targets: As for `learn`.
@@ -112,21 +114,22 @@ def search(
     check(space, method, trials, training)
     settings = Training.of(build, training)
     rows = read(inputs, targets, weights, groups_of(groups, split), settings.missing)
-    usable = np.arange(len(rows)) if split is None else np.sort(np.concatenate([split.train, split.validation]))
+    usable = usable_rows(split, rows)
     head = _head(rows, usable, space, method, folds, loss, training, checked_seed(seed))
     kept = _Kept.open(path, head)
 
-    def score(chosen: dict[str, Any]) -> dict[str, Any]:
+    def score(chosen: dict[str, Any], network: Any) -> dict[str, Any]:
         own = Training.of(build, {**training, **{k: v for k, v in chosen.items() if k in SETTINGS}})
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            made = folds_of(_network(build, chosen), rows, usable, loss, own, folds, seed)
+            made = folds_of(network, rows, usable, loss, own, folds, seed)
         finite = all("not finite" not in one.status for one in made.learned) and math.isfinite(made.score)
         found = {"SCORE": made.score if finite else None, "SE": made.se if finite else None, "metric": made.metric}
         return {**found, "SECONDS": time.perf_counter() - start, "STATUS": "ok" if finite else "loss not finite"}
 
-    table = _run(proposals(space, method, trials, seed), score, kept)
+    tried = ((chosen, _network(build, chosen, seed), tell) for chosen, tell in proposals(space, method, trials, seed))
+    table = _run(tried, score, kept, seed)
     finished = [row for row in table if row["SCORE"] is not None]
     if not finished:
         raise ModelError(invalid("space", f"{len(table)} trials, none with a finite loss", "Lower the learning_rate"))
@@ -138,15 +141,18 @@ def search(
 
 
 def _run(
-    proposals: Iterator[Proposal], score: Callable[[dict[str, Any]], dict[str, Any]], kept: _Kept
+    tried: Iterator[tuple[dict[str, Any], Any, Callable[[float | None], None]]],
+    score: Callable[[dict[str, Any], Any], dict[str, Any]],
+    kept: _Kept,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Every proposal's row; a finished one is taken from the file."""
     table: list[dict[str, Any]] = []
     try:
-        for number, (chosen, tell) in enumerate(proposals, 1):
-            key = json.dumps(chosen, sort_keys=True, default=str)
+        for number, (chosen, network, tell) in enumerate(tried, 1):
+            key = json.dumps([_described(network, seed), chosen], sort_keys=True, default=str)
             if key not in kept.done:
-                kept.save(key, score(chosen))
+                kept.save(key, score(chosen, network))
             found = kept.done[key]
             tell(found["SCORE"])
             table.append({"TRIAL": number, **chosen, **found})
@@ -157,19 +163,30 @@ def _run(
     return table
 
 
-def _network(build: Any, chosen: Mapping[str, Any]) -> Any:
-    """What the trial learns."""
+def _network(build: Any, chosen: Mapping[str, Any], seed: int) -> Any:
+    """What the trial learns; the weights of what is made here come from the seed."""
     own = {k: v for k, v in chosen.items() if k not in SETTINGS}
     if not own:
         return build
     if isinstance(build, str) or not callable(build) or hasattr(build, "parameters"):
         expected = f"{next(iter(own))} is no setting of learn, and `build` is no function that takes it"
         raise ModelError(invalid("space", ", ".join(own), expected, fix="Give a function that makes the network"))
-    return build(**own)
+    with own_random(seed):
+        return build(**own)
+
+
+def _described(network: Any, seed: int) -> str:
+    """The network in words, without its weights: a trial of another one is another trial."""
+    if isinstance(network, str):
+        return network
+    if not isinstance(network, nn.Module) and callable(network):
+        with own_random(seed):
+            network = network()
+    return f"{network!r} {getattr(network, 'architecture', '')}" if isinstance(network, nn.Module) else ""
 
 
 def _head(rows: Rows, usable: np.ndarray, space: Any, method: str, folds: int, loss: Any, training: Any, seed: int):
-    """What a search depends on, but for the function that builds networks."""
+    """What a search depends on, but for the networks, which stand with every trial."""
     digest = hashlib.sha256("|".join(map(str, rows.groups.tolist())).encode())
     for array in (rows.x, rows.y, rows.weights, usable):
         digest.update(np.ascontiguousarray(array).tobytes())

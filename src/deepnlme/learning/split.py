@@ -147,7 +147,11 @@ def subjects(groups: int | Sequence[Any] | np.ndarray) -> tuple[np.ndarray, np.n
     missing = [i for i, v in enumerate(values) if v is None or v != v]
     if missing:
         raise DataError(invalid("groups", values[missing[0]], "Every row needs a subject", where=f"row {missing[0]}"))
-    return np.unique(values, return_inverse=True)
+    try:
+        return np.unique(values, return_inverse=True)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(v).__name__ for v in values.tolist()}))
+        raise DataError(invalid("groups", kinds, "Subjects are all numbers or all texts")) from error
 
 
 def checked_seed(seed: Any) -> int:

@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from deepnlme.errors import DataError, ModelError, invalid
+from deepnlme.learning.split import subjects
 
 MISSING = (None, "mean", "median")
 
@@ -51,17 +52,21 @@ def read(inputs: Any, targets: Any, weights: Any, groups: Any, missing: str | No
     """Everything that `learn` is given, checked.
 
     Raises:
-        DataError: Different lengths, missing or infinite values, constant columns, text.
+        DataError: Different lengths, the same index in another order, missing or infinite values, constant columns,
+            text.
         ModelError: An unknown way to impute.
     """
     if missing not in MISSING:
         raise ModelError(invalid("missing", repr(missing), "It is None, 'mean' or 'median'"))
+    same_order(inputs, targets)
     x, names = read_inputs(inputs, missing is not None)
     y, target_names = read_targets(targets, len(x))
     w = _weights(weights, y.shape)
     ids = np.arange(len(x)) if groups is None else np.asarray(groups)
     if ids.shape != (len(x),):
         raise DataError(invalid("groups", f"shape {ids.shape}", f"One subject for each of the {len(x)} rows"))
+    if groups is not None:
+        subjects(ids)
     _constant(x, names)
     return Rows(x, y, w, ids, groups is None, names, target_names)
 
@@ -79,6 +84,9 @@ def read_inputs(
     x, names = _array(inputs, "inputs", expected)
     if x.ndim == 1:
         x = x[:, None]
+    if expected and x.shape[1:] != (len(expected),):
+        rule = f"It was learned from {len(expected)} columns: {', '.join(expected)}"
+        raise DataError(invalid("inputs", f"rows of shape {x.shape[1:]}", rule))
     if not names and x.ndim == 2:
         names = tuple(f"x{i + 1}" for i in range(x.shape[1])) if not expected else tuple(expected)
     bad = np.isinf(x) if may_miss else ~np.isfinite(x)
@@ -138,6 +146,9 @@ def _frame(frame: pd.DataFrame, what: str, expected: Sequence[str]) -> tuple[np.
         raise DataError(
             invalid(what, f"no column {absent[0]}", f"It was learned from {', '.join(expected)}; got {have}")
         )
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice) and (not expected or set(twice) & set(expected)):
+        raise DataError(invalid(what, f"two columns {twice[0]}", "Every column has a name of its own"))
     frame = frame.loc[:, list(expected)] if expected else frame
     if not frame.size:
         raise DataError(invalid(what, f"shape {frame.shape}", "They are [rows, columns]"))
@@ -146,6 +157,17 @@ def _frame(frame: pd.DataFrame, what: str, expected: Sequence[str]) -> tuple[np.
             fix = "Code categories as numbers: pandas.get_dummies(table, drop_first=True)"
             raise DataError(invalid(what, frame[name].dtype, "Columns are numbers", f"column {name}", fix))
     return frame.to_numpy(dtype=np.float64, na_value=np.nan), tuple(str(name) for name in frame.columns)
+
+
+def same_order(inputs: Any, targets: Any) -> None:
+    """Refuse tables of the same rows in another order: rows are matched by position."""
+    if not all(isinstance(table, pd.DataFrame | pd.Series) for table in (inputs, targets)):
+        return
+    one, other = inputs.index, targets.index
+    if len(one) == len(other) and not one.equals(other) and set(one) == set(other):
+        row = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+        got, fix = f"index {other[row]} where inputs have {one[row]}", "Use targets.loc[inputs.index]"
+        raise DataError(invalid("targets", got, "Rows are matched by position", f"row {row}", fix))
 
 
 def _weights(weights: Any, shape: tuple[int, ...]) -> np.ndarray:

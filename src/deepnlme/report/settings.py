@@ -56,7 +56,7 @@ class Settings:
         for name in ("title", "author", "objectives"):
             if not isinstance(given[name], str):
                 raise ModelError(invalid(name, repr(given[name]), "It is text"))
-        given["title"] = given["title"] or f"Population analysis: {type(fit.model).__name__}"
+        given["title"] = given["title"] or f"Population analysis: {fit.model}"
         given["comments"] = _comments(given["comments"])
         given["excluded"] = exclusions(given["excluded"])
         given["against"] = _against(given["against"], fit)
@@ -164,13 +164,13 @@ def _against(against: Any, fit: Fit) -> dict[str, Any]:
         against = [against]
     if isinstance(against, Mapping):
         found = {str(name): value for name, value in against.items()}
-        if type(fit.model).__name__ in found:
+        if str(fit.model) in found:
             expected = "The fit that is reported has that name"
-            raise ModelError(invalid("against", repr(type(fit.model).__name__), expected, fix="Name the other anew"))
+            raise ModelError(invalid("against", repr(str(fit.model)), expected, fix="Name the other anew"))
     elif isinstance(against, Iterable) and not isinstance(against, str):
-        found, used = {}, {type(fit.model).__name__}
+        found, used = {}, {str(fit.model)}
         for value in against:
-            name = type(value.model).__name__ if isinstance(value, Fit) else type(value).__name__
+            name = str(value.model) if isinstance(value, Fit) else type(value).__name__
             free, i = name, 2
             while free in used:
                 free, i = f"{name} ({i})", i + 1

@@ -50,7 +50,7 @@ class Study:
     @property
     def name(self) -> str:
         """The name of the model."""
-        return type(self.fit.model).__name__
+        return str(self.fit.model)
 
     @cached_property
     def endpoints(self) -> tuple[str, ...]:

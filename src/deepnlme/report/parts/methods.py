@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepnlme.covariates.relations import CovariateModel, without_relations
+from deepnlme.discovery import formulas_in
 from deepnlme.estimation import Fit, Options
 from deepnlme.estimation.fitted_network import penalty_name
 from deepnlme.model import Model
@@ -52,7 +54,7 @@ def methods(study: Study) -> Part:
 def _model(study: Study) -> Part:
     fit, model = study.fit, study.fit.model
     blocks: list[Block] = []
-    words = inspect.getdoc(type(model))
+    words = inspect.getdoc(type(without_relations(model)))
     if words and words != inspect.getdoc(Model):
         blocks.append(Text(words))
     blocks.append(Table(pairs(_structure(fit)), "Structure of the model"))
@@ -60,11 +62,20 @@ def _model(study: Study) -> Part:
         blocks.append(
             Table(declared(model), "Fixed effects as declared", "Bounds and priors are on the natural scale.")
         )
+    if isinstance(model, CovariateModel):
+        relations = [(t.parameter, t.covariate, t.formula) for t in model.terms]
+        shown = pd.DataFrame(relations, columns=["Parameter", "Covariate", "Factor"])
+        blocks.append(Table(shown, "Relations to covariates", "The parameter is multiplied by the factor."))
     blocks += _effects(fit)
     if model.networks:
         note = "Weights enter the fit as parameters; a prior (penalty) is added to the OFV where one is declared."
         blocks.append(Table(_networks(fit), "Networks", note))
-    blocks += source_code(model)
+    formulas = formulas_in(fit)
+    if len(formulas):
+        note = "Each stands where the model had a network; its constants are parameters of the model."
+        shown = formulas.set_axis(["In place of", "Formula", "With the estimates"], axis=1)
+        blocks.append(Table(shown, "Formulas", note))
+    blocks += source_code(without_relations(model))
     return Part("model", "Model", "Structure, parameters, random effects and source code of the model.", tuple(blocks))
 
 
