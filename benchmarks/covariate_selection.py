@@ -64,6 +64,7 @@ METHODS = {
     "screening, Holm 0.05": lambda fit: dn.screen(fit),
     "adaptive lasso, BIC": lambda fit: dn.lasso(fit, progress=False),
     "adaptive lasso, 5 folds": lambda fit: dn.lasso(fit, criterion="cv", progress=False),
+    "network, p 0.01": lambda fit: dn.attribute(fit, progress=False),
 }
 
 
@@ -78,15 +79,19 @@ def selection(first: int, datasets: int, seconds: float, file: Path | None) -> p
     Args:
         first, datasets: The seeds of the data sets.
         seconds: No data set is started after so much wall time.
-        file: Written after every data set; what it holds already is kept.
+        file: Written after every data set. What it holds is kept: only methods that a data set lacks are run.
     """
     rows = pd.read_csv(file).to_dict("records") if file is not None and file.exists() else []
     began = time.perf_counter()
     for seed in range(first, first + datasets):
         if time.perf_counter() - began > seconds:
             break
+        done = {row["method"] for row in rows if row["seed"] == seed}
+        missing = {name: method for name, method in METHODS.items() if name not in done}
+        if not missing:
+            continue
         fit = base_fit(people(seed, TRUE))
-        for name, method in METHODS.items():
+        for name, method in missing.items():
             before = time.process_time()
             chosen = method(fit)
             spent = time.process_time() - before

@@ -14,7 +14,20 @@ from deepnlme.compare import (
     read_nonmem_results,
     read_parameter_table,
 )
-from deepnlme.covariates import Augmented, Relation, Selection, augment, lasso, scm, screen, with_covariates
+from deepnlme.covariates import (
+    Augmented,
+    Encoder,
+    Relation,
+    Selection,
+    amortise,
+    attribute,
+    augment,
+    lasso,
+    load_encoder,
+    scm,
+    screen,
+    with_covariates,
+)
 from deepnlme.data import Dose, Population, Records, Regimen, Subject, padded_series, read_nonmem
 from deepnlme.diagnostics import (
     NPDE,
@@ -29,7 +42,16 @@ from deepnlme.diagnostics import (
     shrinkage,
     vpc,
 )
-from deepnlme.discovery import Distillation, EffectCurves, Refits, distil, effect_curves, refitted, visited
+from deepnlme.discovery import (
+    Distillation,
+    EffectCurves,
+    Refits,
+    distil,
+    effect_curves,
+    formulas_in,
+    refitted,
+    visited,
+)
 from deepnlme.dynamics import (
     Dosing,
     LinearSystem,
@@ -126,6 +148,7 @@ __all__ = [
     "Dosing",
     "EBEStatus",
     "EffectCurves",
+    "Encoder",
     "ExternalFit",
     "FeedForward",
     "Fit",
@@ -174,6 +197,8 @@ __all__ = [
     "Truncated",
     "TwoCompartment",
     "Visit",
+    "amortise",
+    "attribute",
     "augment",
     "bootstrap",
     "combined1",
@@ -188,12 +213,14 @@ __all__ = [
     "feedforward",
     "find_dose",
     "fit",
+    "formulas_in",
     "influence",
     "lasso",
     "learn",
     "learn_folds",
     "learning_curve",
     "likelihood_ratio",
+    "load_encoder",
     "load_fit",
     "load_learned",
     "npde",

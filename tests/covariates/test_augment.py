@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import deepnlme as dn
+from covariate_people import Bolus
 from deepnlme.covariates.augment_inputs import inputs_of
+from deepnlme.covariates.targets import effect_targets
 
 QUIET = dn.Options(progress=False, covariance=None)
 
@@ -173,6 +175,37 @@ def test_sparse_subjects_do_not_shrink_an_effect(learner):
     error = np.std(found, ddof=1) / np.sqrt(5)
     assert abs(np.mean(found) - 1.0) < 3 * error + 0.01 and error < 0.1
     assert np.mean(naive) < 0.7
+
+
+def sparse_boluses(seed, n=150):
+    """log cl is +-1 by sex; three quarters of the people have one sample."""
+    g, people = np.random.default_rng(seed), []
+    for i in range(n):
+        sex = "fm"[int(g.uniform() < 0.5)]
+        cl = 5.0 * np.exp((1.0 if sex == "m" else -1.0) + 0.3 * g.standard_normal())
+        v = 50.0 * np.exp(0.2 * g.standard_normal())
+        times = np.array([1.0, 3.0, 6.0, 10.0, 16.0]) if i % 4 == 0 else g.uniform(1, 12, 1)
+        y = 100.0 / v * np.exp(-cl / v * times + 0.25 * g.standard_normal(len(times)))
+        people.append(dn.Subject(i + 1, dn.Dose(100.0), (times, y), dict(sex=sex)))
+    return dn.Population(people)
+
+
+def test_sparse_subjects_do_not_shrink_an_effect_in_a_model_that_is_not_linear():
+    """Around shrunk EBEs data seem to say less than they do; around those learned they say what a joint fit says."""
+    network = dn.MLP(1, (), 2)
+    once, found, direct = [], [], []
+    for seed in range(2):
+        people = sparse_boluses(seed)
+        men = people.records.covariates["sex"][people.starts[:-1]] == people.categories["sex"].index("m")
+        base = dn.fit(Bolus(), people, options=QUIET)
+        for rounds, out in ((1, once), (3, found)):
+            g = dn.augment(base, network, folds=0, rounds=rounds).effects()["G_cl"].to_numpy()
+            out.append((g[men].mean() - g[~men].mean()) / 2)
+        model = dn.with_covariates(Bolus(), {"cl": "sex", "v": "sex"}, people)
+        estimates = dn.fit(model, people, options=QUIET).estimates
+        direct.append(abs(np.log(next(v for n, v in estimates.items() if n.startswith("cl_sex")))) / 2)
+    assert np.mean(once) < 0.85 and np.mean(direct) == pytest.approx(1.0, abs=0.05)
+    assert np.mean(found) == pytest.approx(np.mean(direct), abs=0.06)
 
 
 @pytest.mark.parametrize("learner", ["network", "tree"])
@@ -414,12 +447,14 @@ def test_mistakes_in_the_network_and_settings(straight, augmented):
     for call, message in (
         (lambda: dn.augment(base, dn.MLP(3, (), 2)), "got 3 inputs. There are 2: x, z. Declare inputs=2."),
         (lambda: dn.augment(base, dn.MLP(2, (), 1)), "got 1 outputs. There are 2: a, b. Declare outputs=2."),
+        (lambda: dn.augment(Line(), network, population=base.population), "Invalid `fit`: got Line. It is a fit"),
         (lambda: dn.augment(base, "net"), "Invalid `network`: got 'net'. It is a dn.MLP"),
         (lambda: dn.augment(base, network, effects=["c"]), "Invalid `effects`: got 'c'"),
         (lambda: dn.augment(base, network, penalties=[]), "Invalid `penalties`"),
         (lambda: dn.augment(base, network, penalties=[1, 2], folds=0), "needs cross-validation"),
         (lambda: dn.augment(base, network, folds=1), "Invalid `folds`: got 1"),
         (lambda: dn.augment(base, network, starts=0), "Invalid `starts`: got 0"),
+        (lambda: dn.augment(base, network, rounds=0), "Invalid `rounds`: got 0"),
         (lambda: augmented.fit(what="omegas"), 'Invalid `what`: got \'omegas\'. It is "omega", "all", or some of a, b'),
         (lambda: dn.augment(augmented.fit(), network), "augmented already"),
     ):
@@ -430,3 +465,87 @@ def test_mistakes_in_the_network_and_settings(straight, augmented):
         dn.augment(base, neighbours)
     with pytest.raises(dn.ModelError, match=r"Invalid `penalties`.*regressor has settings of its own"):
         dn.augment(base, pytest.importorskip("sklearn.linear_model").LinearRegression(), penalties=[1.0])
+
+
+# ---- kept, given on, and on top of other things --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("learner", ["network", "regressor"])
+def test_a_result_can_be_pickled(straight, augmented, learner):
+    """A regressor's predictions of new people come from the result, so that it must be possible to keep it."""
+    if learner == "regressor":
+        augmented = dn.augment(straight[1], pytest.importorskip("sklearn.linear_model").LinearRegression())
+    again = pickle.loads(pickle.dumps(augmented))
+    pd.testing.assert_frame_equal(again.effects(), augmented.effects())
+    assert again.inputs == augmented.inputs and again.explained.equals(augmented.explained)
+    here, there = (dn.evaluate_ofv(a.model, a.with_predictions(straight[0])).ofv for a in (again, augmented))
+    assert here == there
+
+
+def test_people_with_other_codes_are_refused_by_the_model(deep):
+    """`effects` codes them again; the model alone cannot."""
+    done = dn.augment(deep, dn.MLP(1, (), 2, prior=dn.L2(1.0)), ["group"], folds=0)
+    turned = deep_people(("m", "f"), count=2)
+    alone = dn.read_nonmem(deep_people(("m",), count=2).to_frame(), covariates=["group", "wt"])
+    assert turned.categories == {"group": ("f", "m")} and alone.categories == {"group": ("m",)}
+    dn.predict(done.model, turned)
+    with pytest.raises(dn.DataError, match=r"Invalid `group`: got the label 'm' with the code 0\. .* f = 0, m = 1\."):
+        dn.predict(done.model, alone)
+    assert str(done).startswith("AugmentedDeep: 24 subjects") and repr(done.model.groups)
+
+
+def test_other_people_may_have_more_occasions(deep):
+    people = deep_people(count=6, first=100)
+    three = [dn.Subject(s.id, None, (s.time, s.dv), dict(wt=70.0, group="f"), occasions=[0, 2, 4]) for s in people]
+    three[0] = dn.Subject(100, None, (people[0].time, people[0].dv), dict(wt=75.0, group="m"), occasions=[0, 2, 4])
+    found = effect_targets(deep, dn.Population(three))
+    assert found.precision.shape == (6, 2, 2) and deep.joint.occasions == 2
+    one_by_one = [effect_targets(deep, dn.Population([s])).precision[0] for s in three]
+    np.testing.assert_allclose(found.precision, one_by_one, rtol=1e-6, atol=1e-8)
+
+
+def test_options_of_the_base_fit(straight, tmp_path):
+    """Its checkpoint is that of another model; the people it kept aside need a regressor's predictions too."""
+    population, base = straight
+    rest = [dn.Subject(s.id + 100, None, (s.time, s.dv), {n: float(v[0]) for n, v in s.covariates.items()})
+            for s in population[:6]]  # fmt: skip
+    options = dn.Options(progress=False, covariance=None, checkpoint=tmp_path / "base.npz")
+    base = dn.fit(Line(), population, options=options)
+    linear = pytest.importorskip("sklearn.linear_model").LinearRegression()
+    done = dn.augment(base, linear)
+    assert done.fit().ofv < base.ofv - 20
+    aside = dn.Options(progress=False, covariance=None, held_out=dn.Population(rest), max_iterations=3)
+    assert done.fit(options=aside).population.covariates == ("x", "z", "g_a", "g_b")
+    base = dn.fit(Line(), population, options=dn.Options(progress=False, covariance=None, held_out=0.25))
+    fit = dn.augment(base, dn.MLP(2, (), 2), folds=0).fit()
+    assert fit.population.ids == base.population.ids and fit.held_out.ids == base.held_out.ids
+
+
+def test_a_saved_fit_is_read_with_the_model_that_was_released(augmented, tmp_path):
+    fit = augmented.fit(what=["a", "omega"])
+    fit.save(tmp_path / "fit.npz")
+    read = dn.load_fit(tmp_path / "fit.npz", augmented.released(["a", "omega"]), augmented.base.population)
+    assert read.ofv == fit.ofv and read.estimates == fit.estimates
+
+
+def test_a_vector_with_an_effect_of_no_variance(straight):
+    class Vector(Line):
+        eta = None
+        latent = dn.RandomEffects(3, omega=[1.0, 0.0, 0.3], fixed=True)
+
+        def individual(self, theta, eta, cov):
+            return dict(a=theta.a + eta.latent[..., 0], b=theta.b + eta.latent[..., 2])
+
+    done = dn.augment(dn.evaluate_ofv(Vector(), straight[0]), dn.MLP(2, (), 2), folds=0)
+    assert done.predicted == done.targets.names == ("latent1", "latent3")
+    with pytest.raises(dn.ModelError, match="A vector or a block of effects is estimated as a whole"):
+        done.fit(what="omega")
+
+
+def test_one_table_of_what_was_learned(augmented):
+    table = augmented.to_frame()
+    pd.testing.assert_frame_equal(table[["ID", "G_a", "G_b"]], augmented.effects())
+    y, v = augmented.targets.given_others(augmented.expected, augmented.omega.to_numpy())
+    np.testing.assert_array_equal(table[["Y_a", "Y_b"]], y)
+    np.testing.assert_array_equal(table[["SE_Y_a", "SE_Y_b"]], np.sqrt(v))
+    assert np.isfinite(y).all()  # half of the subjects have one observation

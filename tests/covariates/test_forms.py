@@ -1,6 +1,9 @@
 """Relations added to a model equal the same model written by hand."""
 
+import dataclasses
+import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from torch import exp
 
 import deepnlme as dn
 from covariate_people import Bolus, boluses
+from deepnlme.covariates.selection import candidates_of
 
 PEOPLE = boluses(12)
 WT = PEOPLE.records.covariates["wt"][PEOPLE.starts[:-1]]
@@ -139,3 +143,115 @@ def test_values_that_do_not_suit():
     many = dn.read_nonmem(boluses(30).to_frame().assign(id2=lambda t: t["ID"]), covariates=["id2"])
     with pytest.raises(dn.DataError, match=r"got 30 levels for the relation of v\. A categorical one has at most 20"):
         dn.with_covariates(Bolus(), {"v": dn.Relation("id2", "categorical")}, many)
+
+
+# ---- what is declared stays declared -----------------------------------------------------------------------------
+
+
+def test_what_is_fixed_stays_fixed_when_relations_are_added():
+    """An exponent kept at 0.75 is not estimated by the models that are built on top of it."""
+    once = dn.with_covariates(Bolus(), {"v": "wt"}, PEOPLE)
+    kept = dataclasses.replace(once.parameters["v_wt"], value=0.75, fixed=True)
+    once = once.replace(v_wt=kept, cl=dn.Positive(4.0, fixed=True))
+    more = dn.with_covariates(once, {"cl": "sex"}, PEOPLE)
+    assert more.parameters["v_wt"] == kept and more.parameters["cl"].fixed
+    assert set(more.space.names) - set(once.space.names) == {more.terms[1].names[0]}
+    assert dn.evaluate_ofv(more, PEOPLE).ofv == pytest.approx(dn.evaluate_ofv(once, PEOPLE).ofv, rel=1e-13)
+
+
+def test_relations_on_top_of_an_augmented_model_keep_it():
+    quick = dn.Options(progress=False, covariance=None, max_iterations=3)
+    fit = dn.fit(dn.with_covariates(Bolus(), {"v": "wt"}, PEOPLE), PEOPLE, options=quick)
+    deep = dn.augment(fit, dn.MLP(1, (), 2), ["wt"], folds=0).model
+    more = dn.with_covariates(deep, {"cl": "sex"}, PEOPLE)
+    assert dn.evaluate_ofv(more, PEOPLE).ofv == pytest.approx(dn.evaluate_ofv(deep, PEOPLE).ofv, rel=1e-12)
+    copied = pickle.loads(pickle.dumps(more))
+    assert dn.evaluate_ofv(copied, PEOPLE).ofv == pytest.approx(dn.evaluate_ofv(more, PEOPLE).ofv, rel=1e-13)
+
+
+def test_a_fit_is_called_by_the_name_of_its_model():
+    made = dn.with_covariates(Bolus(), {"v": "wt", "cl": ["wt", "sex"]}, PEOPLE)
+    fit = dn.evaluate_ofv(made, PEOPLE)
+    assert str(fit).startswith("Bolus with relations to wt, sex: FOCEI, 12 subjects")
+    assert "Bolus with relations to wt, sex" in repr(fit)
+
+
+def test_formulas_say_the_factor():
+    """Evaluated by Python they are what the terms compute."""
+    for name, (_, covariate, at) in CASES.items():
+        (term,) = dn.with_covariates(Bolus(), {"v": dn.Relation(covariate, name)}, PEOPLE).terms
+        theta = {n: torch.tensor(v) for n, v in at.items()}
+        x = torch.tensor(PEOPLE.records.covariates[covariate][PEOPLE.starts[:-1]])
+        center = float(f"{term.center:.6g}")
+        for value, factor in zip(x, term.factor(theta, x), strict=True):
+            text = term.formula
+            if name == "categorical":
+                cases = dict(reversed(part.split(" if race = ")) for part in text.split(", "))
+                text = cases[LEVELS[int(value)]]
+            if name == "piecewise":
+                below, above = text.split(", ")
+                text = below.split(" below")[0] if value < center else above.removesuffix(" above")
+            text = re.sub(r"(\w) \(", r"\1 * (", text).replace("^", "**")
+            found = eval(text, {"exp": math.exp}, {covariate: float(value), **at})
+            assert found == pytest.approx(float(factor), rel=1e-5)
+
+
+# ---- other people ------------------------------------------------------------------------------------------------
+
+
+def test_other_codes_of_the_same_labels_are_refused():
+    made = dn.with_covariates(Bolus(), {"cl": "race"}, PEOPLE)
+    last = PEOPLE[np.flatnonzero(PEOPLE.records.covariates["race"][PEOPLE.starts[:-1]] == 2)]
+    alone = dn.read_nonmem(last.to_frame(), covariates=["wt", "race"])
+    assert alone.categories["race"] == ("c",)
+    at = {"cl_race_c": 2.0}
+    with pytest.raises(
+        dn.DataError, match=r"Invalid `race`: got the label 'c' with the code 0\. .* a = 0, b = 1, c = 2"
+    ):
+        dn.predict(made, alone, at=at)
+    again = dn.read_nonmem(last.to_frame(), covariates=PEOPLE.reading())
+    np.testing.assert_array_equal(dn.predict(made, again, at=at)["PRED"], dn.predict(made, last, at=at)["PRED"])
+
+
+def test_levels_and_values_that_a_relation_does_not_know_are_refused():
+    table = PEOPLE.to_frame().assign(grp=lambda t: t["ID"] % 3 + 1, low=lambda t: t["ID"] - 2.0)
+    people = dn.read_nonmem(table, covariates=["grp", "low", "race"])
+    group, low = people.records.covariates["grp"], people.records.covariates["low"]
+    some = people[np.flatnonzero((group < 3)[people.starts[:-1]] & (low > 0)[people.starts[:-1]])]
+    for relation, message in (
+        (
+            dn.Relation("grp", "categorical"),
+            r"Invalid `grp`: got 3 for subject 2, the relation of v\. .* levels 1, 2\.",
+        ),
+        (dn.Relation("race"), r"Invalid `race`: got 'b' for subject 2, the relation of v\. .* levels 'a', 'c'\."),
+        (dn.Relation("low", "power"), r"Invalid `low`: got -1 for subject 1, the relation of v\. A power needs"),
+    ):
+        with pytest.raises(dn.DataError, match=message):
+            dn.evaluate_ofv(dn.with_covariates(Bolus(), {"v": relation}, some), people)
+
+
+def changing():
+    """Covariates that are the same for all at first, or have a level that only comes later."""
+    subjects = []
+    for i in range(8):
+        later = {
+            "drug": ([0.0, 4.0], [0.0, float(i % 2)]),
+            "state": ([0.0, 4.0], ["ab"[i % 2], "c"]),
+            "dose": ([0.0, 4.0], [1.0, 1.0 + i]),
+        }
+        subjects.append(dn.Subject(i + 1, dn.Dose(100.0), ([1.0, 6.0], [1.5, 1.0]), later))
+    return dn.Population(subjects)
+
+
+def test_levels_that_come_later_count():
+    people = changing()
+    drug, state, dose = dn.with_covariates(Bolus(), {"cl": ["drug", "state", "dose"]}, people).terms
+    assert drug.levels == (("1", 1.0),) and drug.center == 0.0
+    assert [label for label, _ in state.levels] == ["b", "c"] and state.center == 0.0
+    assert dose.form == "power" and dose.center == 1.0 and dose.high > 5.0
+    assert dose.size == pytest.approx(1 / np.std(np.log(people.records.covariates["dose"])))
+    linear = dn.read_nonmem(people.to_frame(), covariates=["drug"], interpolation="linear")
+    with pytest.raises(dn.DataError, match=r"Invalid `interpolation`: got 'linear' for cl ~ drug.* have no mean"):
+        dn.with_covariates(Bolus(), {"cl": "drug"}, linear)
+    fit = dn.evaluate_ofv(Bolus(), people)
+    assert {t.covariate for t in candidates_of(fit, None)} == {"drug", "state", "dose"}

@@ -1,5 +1,7 @@
 """Stepwise covariate modelling against likelihood ratios in closed form, and its false-positive rate."""
 
+import dataclasses
+import json
 import math
 
 import numpy as np
@@ -136,11 +138,55 @@ def test_a_search_that_was_interrupted_goes_on(base, tmp_path, monkeypatch):
     assert len(done) == count
     with pytest.raises(dn.ModelError, match="It was written for other settings"):
         dn.scm(base, {"v": ["wt"]}, progress=False, checkpoint=file)
+    content = json.loads(file.read_text())
+    content["found"]["v ~ age (power)"]["ofv"] -= 100.0
+    file.write_text(json.dumps(content))
+    with pytest.raises(dn.DataError, match=r"It is not a search of this package \(it was changed\)"):
+        dn.scm(base, CANDIDATES, progress=False, checkpoint=file)
     file.write_text("nonsense")
     with pytest.raises(dn.DataError, match="It is not a search of this package"):
         dn.scm(base, CANDIDATES, progress=False, checkpoint=file)
     with pytest.raises(dn.ModelError, match="There is no folder"):
         dn.scm(base, CANDIDATES, progress=False, checkpoint=tmp_path / "none" / "scm.json")
+
+
+def test_a_search_with_other_equations_is_not_gone_on_with(base, tmp_path):
+    """The same names, data and estimates, but another residual."""
+    file = tmp_path / "scm.json"
+    dn.scm(base, {"v": ["wt"]}, progress=False, checkpoint=file)
+
+    class Other(Bolus):
+        def observe(self, theta, p, x):
+            return dict(dv=dn.Normal(x.central / p.v, theta.sd))
+
+    other = dataclasses.replace(base, model=Other(), evaluation=dn.evaluate_ofv(Other(), base.population).evaluation)
+    with pytest.raises(dn.ModelError, match="It was written for another fit"):
+        dn.scm(other, {"v": ["wt"]}, progress=False, checkpoint=file)
+
+
+def test_improvements_are_counted_from_the_minimum(base):
+    """Evaluated far from it, every candidate would seem to improve the OFV by the rest of the way."""
+    far = dn.evaluate_ofv(Bolus(cl=2.0, v=90.0), base.population)
+    candidates = {"cl": ["age"], "v": ["age"]}
+    found = dn.scm(far, candidates, progress=False, forward=0.01)
+    expected = dn.scm(base, candidates, progress=False, forward=0.01)
+    np.testing.assert_allclose(found.steps["dOFV"], expected.steps["dOFV"], atol=2e-3)
+    assert not found.terms and far.ofv > base.ofv + 50
+    assert found.fit.ofv == pytest.approx(base.ofv, abs=1e-4) and found.fit.converged
+    with pytest.raises(dn.ConvergenceError, match="counted from the minimum without it"):
+        dn.scm(dn.fit(Bolus(), base.population, options=dataclasses.replace(QUIET, max_iterations=1)), progress=False)
+
+
+def test_what_is_fixed_is_not_estimated_by_the_candidates(base):
+    """Else every candidate takes the credit for the parameters that it sets free."""
+    people = base.population
+    kept = dn.with_covariates(Bolus(), {"v": "wt"}, people)
+    kept = kept.replace(v_wt=dataclasses.replace(kept.parameters["v_wt"], value=0.3, fixed=True))
+    fit = dn.fit(kept, people, options=QUIET)
+    found = dn.scm(fit, {"v": ["age"]}, progress=False, backward=None)
+    age = dn.with_covariates(kept, {"v": "age"}, people)
+    assert found.steps["dOFV"][0] == pytest.approx(dn.fit(age, people, options=QUIET).ofv - fit.ofv, abs=2e-3)
+    assert len(age.space.names) == len(kept.space.names) + 1
 
 
 def test_a_fit_that_fails_is_told(base, monkeypatch):
@@ -174,5 +220,7 @@ def test_mistakes(base):
         with pytest.raises(dn.ModelError) as caught:
             dn.scm(base, **{"candidates": CANDIDATES, "progress": False, **change})
         assert message in str(caught.value)
+    with pytest.raises(dn.DataError, match=r"Invalid `forms`: got 'WT'\. The population's covariates are wt"):
+        dn.scm(base, CANDIDATES, forms={"WT": "linear"}, progress=False)
     with pytest.raises(dn.ModelError, match="Invalid `fit`: got Bolus"):
         dn.scm(Bolus())

@@ -1,5 +1,7 @@
 """What the data say about random effects without the prior: against closed forms of linear models."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,26 @@ def test_likelihood_is_the_normal_density_of_the_unshrunk_estimates():
         assert found[i] - base[i] == pytest.approx(density[0] - density[1], rel=1e-9)
         alone = targets.take(np.array([i])).log_density(torch.tensor(g[[i]]), torch.tensor(lower))
         assert float(alone) == pytest.approx(found[i], rel=1e-12)
+
+
+def test_one_effect_without_a_prior_and_the_others_with_one():
+    """Generalised least squares of the data on that effect, the others among the noise; also with one observation."""
+    population = people([5, 3, 1])
+    found = effect_targets(dn.evaluate_ofv(Line(), population))
+    g, omega = np.random.default_rng(3).standard_normal((3, 2)), np.array([[0.5, 0.1], [0.1, 0.2]])
+    y, v = found.given_others(g, omega)
+    for i, subject in enumerate(population):
+        x = np.stack([np.ones(len(subject.time)), subject.time], 1)
+        for j in range(2):
+            own, other = x[:, j], x[:, 1 - j]
+            noise = np.linalg.inv(0.25 * np.eye(len(x)) + omega[1 - j, 1 - j] * np.outer(other, other))
+            rest = subject.dv - x @ [5.0, 1.0] - other * g[i, 1 - j]
+            assert 1 / v[i, j] == pytest.approx(own @ noise @ own, rel=1e-7)
+            assert y[i, j] == pytest.approx(own @ noise @ rest / (own @ noise @ own), rel=1e-6)
+    one = found.take(np.array([0]))
+    nothing = dataclasses.replace(one, precision=0 * one.precision, information=0 * one.information)
+    y, v = nothing.given_others(g[:1], omega)
+    assert np.isnan(y).all() and np.isinf(v).all()
 
 
 def test_other_people_and_those_without_data():

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -170,3 +171,17 @@ def test_padded_series():
 def test_series_refused(series, length, message):
     with pytest.raises(DataError, match=message):
         dn.padded_series(series, length)
+
+
+def test_tables_and_masks_are_refused_and_short_floats_taken():
+    """The index of a table might name the subjects in another order; masked numbers are none."""
+    turned = pd.Series(list(IMAGES), index=range(S, 0, -1))
+    for given in (turned, pd.DataFrame(IMAGES[:, 0], index=range(S, 0, -1))):
+        with pytest.raises(DataError, match=r"Invalid `image`: got a pandas .*does not say whose.* a dict id -> array"):
+            bare().with_tensors(image=given)
+    by_id = bare().with_tensors(image=dict(turned.items())).tensors["image"]
+    np.testing.assert_array_equal(by_id, IMAGES[::-1])
+    with pytest.raises(DataError, match="Invalid `image`: got masked numbers for subject 2"):
+        bare().with_tensors(image=np.ma.masked_array(IMAGES, np.arange(S)[:, None, None] == np.ones((1, 2, 3))))
+    short = bare().with_tensors(image=torch.tensor(IMAGES, dtype=torch.bfloat16)).tensors["image"]
+    np.testing.assert_allclose(short, IMAGES, rtol=1e-2)

@@ -30,6 +30,7 @@ OTHERS = (
     "image_covariate",
     "discover_mechanism",
     "covariate_selection",
+    "individualised_dynamics",
 )
 SCRIPTS = sorted({path.stem for path in MODELS.glob("[!_]*.py")} - {*SIMULATED, *OTHERS})
 
@@ -339,11 +340,22 @@ def test_discover_mechanism(quick):
 def test_covariate_selection(quick):
     """Age is what Minto et al. found on clearance and V1; of the candidates tried here sex is none of theirs."""
     found, printed = quick("covariate_selection")
-    for method in ("SCM", "screening", "lasso"):
+    for method in ("SCM", "screening", "lasso", "network"):
         assert found["selected"][method] == ["cl ~ age", "v1 ~ age"]
     assert found["ofv"] == found["fits"]["SCM"]["ofv"] == pytest.approx(found["fits"]["lasso"]["ofv"], abs=1e-4)
     assert found["fits"]["base"]["ofv"] - found["ofv"] > 2 * 6.63
     assert "Side by side" in printed
+
+
+def test_individualised_dynamics(quick):
+    """What is known earlier helps; the encoder is as good as EBEs, and the weighted draws agree with it."""
+    found, printed = quick("individualised_dynamics")
+    distance = {name: row["distance"] for name, row in found["distances"].items()}
+    assert distance["EBEs, the truth"] < distance["encoder"] < 0.9 * distance["baseline"] < 0.8 * distance["nothing"]
+    assert distance["encoder"] == pytest.approx(distance["EBEs"], rel=0.05)
+    assert distance["encoder, weighted"] == pytest.approx(distance["encoder"], rel=0.05)
+    assert 80 < found["distances"]["encoder"]["inside %"] <= 100 and found["ess"]["median"] > 700
+    assert f"{distance['encoder']:.3g}" in printed
 
 
 def test_image_covariate(quick):

@@ -71,6 +71,14 @@ def test_predicted_against_observed(table, loss):
             assert half == pytest.approx(found[f"{name}_SD"].to_numpy())
 
 
+def test_other_targets_than_learned_are_refused(table):
+    x, y = table
+    with pytest.raises(dn.DataError, match=r"got 1 columns\. It has learned cl, v"):
+        plots.plot_predicted(dn.learn("linear", x, y), x, y["cl"])
+    with pytest.raises(dn.DataError, match=r"got 2 columns\. It has learned cl"):
+        plots.plot_predicted(dn.learn("linear", x, y["cl"]), x, y)
+
+
 def test_one_target_into_given_axes(table):
     import matplotlib.pyplot as plt
 

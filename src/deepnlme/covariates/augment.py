@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from deepnlme.covariates.augment_checks import check_network, check_settings, chosen_effects
 from deepnlme.covariates.augment_inputs import Inputs, check_counts, inputs_of
 from deepnlme.covariates.augment_regression import Learned, Prediction, Task, learn_network, learn_regressor
+from deepnlme.covariates.augment_rounds import renewed, settled
 from deepnlme.covariates.augmented_model import Shift, augmented_model, frozen
 from deepnlme.covariates.targets import EffectTargets, effect_targets
 from deepnlme.data import Population, Records
@@ -37,6 +39,7 @@ class Augmented:
         penalties: PENALTY, DOFV (-2 log L of the random effects of subjects left out, less that without covariates) and
             its standard error SE, one row per penalty tried; empty without cross-validation.
         learned: The network with its weights, or the fitted regressors, one per effect.
+        expected: [S, k] effects expected from the covariates, of the subjects learned from.
     """
 
     model: Model
@@ -46,6 +49,7 @@ class Augmented:
     omega: pd.DataFrame
     penalties: pd.DataFrame
     learned: Any
+    expected: np.ndarray = field(repr=False)
     _predict: Prediction = field(repr=False)
     _columns: tuple[str, ...] = field(repr=False)
 
@@ -55,6 +59,23 @@ class Augmented:
         before, after = np.diag(self.targets.omega), np.diag(self.omega)
         table = {"OMEGA_BEFORE": before, "OMEGA_AFTER": after, "EXPLAINED": 1.0 - after / before}
         return pd.DataFrame(table, index=pd.Index(self.targets.names, name="EFFECT"))
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """Names of the effects that are predicted; the others are left as they are."""
+        places = self.model.shift.places  # type: ignore[attr-defined]
+        return tuple(name or f"{attribute}{position + 1}" for attribute, name, position in places)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per subject learned from: G_<effect>, as expected from covariates; Y_ and SE_Y_, as its data say.
+
+        They say it without a prior on that effect, the others being N(g, Omega) with the residual Omega.
+        """
+        y, v = self.targets.given_others(self.expected, self.omega.to_numpy())
+        columns: dict[str, Any] = {"ID": list(self.targets.ids)}
+        for i, name in enumerate(self.targets.names):
+            columns |= {f"G_{name}": self.expected[:, i], f"Y_{name}": y[:, i], f"SE_Y_{name}": np.sqrt(v[:, i])}
+        return pd.DataFrame(columns)
 
     @property
     def start(self) -> dict[str, Any]:
@@ -103,16 +124,22 @@ class Augmented:
                 estimated before and the network of the covariates, jointly; or names of parameters, networks
                 ("covariate_effects" is that of the covariates) and groups of random effects ("omega" for all of them).
             method: By default that of the base fit.
-            options: By default those of the base fit.
+            options: By default those of the base fit, without its checkpoint and with the people it kept aside.
 
         Returns:
             The fit; `predict` for new subjects takes their covariates alone (PRED, eta = 0).
         """
+        model = self.released(what)
         people = self.with_predictions(self.base.population if population is None else population)
-        model = self._released(what)
-        return fit_model(model, people, method or self.base.method, options=options or self.base.options)
+        if options is None:  # a share kept aside was drawn before; it is not drawn again from the rest
+            aside = self.base.held_out if population is None else self.base.options.held_out
+            options = replace(self.base.options, checkpoint=None, held_out=aside)
+        if isinstance(options.held_out, Population) and self._columns:
+            options = replace(options, held_out=self.with_predictions(options.held_out))
+        return fit_model(model, people, method or self.base.method, options=options)
 
-    def _released(self, what: str | Sequence[str]) -> Model:
+    def released(self, what: str | Sequence[str] = "omega") -> Model:
+        """The model that `fit` estimates: fixed but for `what`. ``dn.load_fit`` needs it for a fit that was saved."""
         augmented = [block.attribute for block in self.targets.blocks]
         if what == "all":
             return self.model
@@ -127,7 +154,7 @@ class Augmented:
 
     def __str__(self) -> str:
         lines = [
-            f"{type(self.model).__name__}: {len(self.targets)} subjects, inputs {', '.join(self.inputs.names)}",
+            f"{self.model}: {len(self.targets)} subjects, inputs {', '.join(self.inputs.names)}",
             "variance between subjects explained by covariates:",
             self.explained.to_string(float_format=lambda v: f"{v:.4g}"),
         ]
@@ -150,6 +177,7 @@ def augment(
     penalties: Sequence[float] | None = None,
     folds: int = 5,
     starts: int = 1,
+    rounds: int = 3,
     seed: int = 0,
 ) -> Augmented:
     """Learn the random effects of a fit from covariates, and make a model of it: eta := g(covariates) + eta.
@@ -172,31 +200,51 @@ def augment(
         folds: Of the cross-validation, in which the residual Omega is found too; 0 for none (then the residual Omega
             is estimated together with the weights, and is too small for a network that follows the noise).
         starts: Trainings from different initial weights, the best of which is kept.
+        rounds: How often at most the random effects are learned. What the data say is a normal approximation around the
+            EBEs; from the second time on around those that the covariates learned before (without the subject) lead to,
+            so that effects are not too small where the model is not linear and data are sparse. It ends when little
+            changes.
         seed: Of folds and weights.
 
     Raises:
         DataError: Covariates that are missing, constant, duplicated, unknown, or more than subjects.
         ModelError: A network that does not suit, a fit without random effects between subjects.
     """
-    targets = effect_targets(fit, None if population is None else coded(population, fit.population))
+    if not isinstance(fit, Fit):
+        raise ModelError(invalid("fit", type(fit).__name__, "It is a fit, as dn.fit(...) returns"))
     people = fit.population if population is None else coded(population, fit.population)
+    targets = effect_targets(fit, None if population is None else people)
     inputs = inputs_of(people, covariates)
-    chosen = _chosen(targets, effects)
-    _check_settings(penalties, folds, starts, len(people))
+    chosen = chosen_effects(targets, effects)
+    check_settings(penalties, folds, starts, rounds, len(people))
     task = Task(inputs.matrix(people), targets, chosen, seed, starts)
     if isinstance(network, NeuralNetwork):
-        _check_network(network, inputs, [targets.names[j] for j in chosen], penalties, folds)
+        check_network(network, inputs, [targets.names[j] for j in chosen], penalties, folds)
         check_counts(inputs, len(people), bool(folds) or network.prior is not None or bool(penalties))
-        found = learn_network(task, network, penalties, folds)
         columns: tuple[str, ...] = ()
     else:
         if penalties is not None:
             expected = "They are those of a network; a regressor has settings of its own"
             raise ModelError(invalid("penalties", repr(penalties), expected, fix="Leave them out"))
         check_counts(inputs, len(people), True)
-        found = learn_regressor(task, network, folds or 5)
         columns = tuple(f"g_{targets.names[j]}" for j in chosen)
-    return _made(fit, inputs, targets, chosen, found, columns)
+
+    def learned(task: Task) -> tuple[Augmented, np.ndarray]:
+        if isinstance(network, NeuralNetwork):
+            found = learn_network(task, network, penalties, folds)
+        else:
+            found = learn_regressor(task, network, folds or 5)
+        return _made(fit, inputs, task.targets, chosen, found, columns, task.x), found.left_out
+
+    made, left_out = learned(task)
+    for _ in range(rounds - 1):
+        again = renewed(made, people, left_out)
+        if again is None:
+            break
+        before, (made, left_out) = made, learned(replace(task, targets=again))
+        if settled(before, made):
+            break
+    return made
 
 
 def _made(
@@ -206,6 +254,7 @@ def _made(
     chosen: tuple[int, ...],
     found: Learned,
     columns: tuple[str, ...],
+    x: np.ndarray,
 ) -> Augmented:
     places = [
         (block.attribute, label if fit.model.groups[block.attribute].names else None, position)
@@ -225,38 +274,5 @@ def _made(
     names = list(targets.names)
     omega = pd.DataFrame(found.omega, index=names, columns=names)
     model = augmented_model(fit, shift, omegas, network)
-    return Augmented(model, fit, inputs, targets, omega, found.table, found.what, found.predict, columns)
-
-
-def _chosen(targets: EffectTargets, effects: Sequence[str] | None) -> tuple[int, ...]:
-    if effects is None:
-        return tuple(range(len(targets.names)))
-    names = [effects] if isinstance(effects, str) else list(effects)
-    unknown = [name for name in names if name not in targets.names]
-    if unknown or not names or len(set(names)) < len(names):
-        got = repr(unknown[0]) if unknown else repr(names)
-        expected = f"The random effects between subjects are {', '.join(targets.names)}, each at most once"
-        raise ModelError(invalid("effects", got, expected))
-    return tuple(targets.names.index(name) for name in names)
-
-
-def _check_network(
-    network: NeuralNetwork, inputs: Inputs, effects: list[str], penalties: Sequence[float] | None, folds: int
-) -> None:
-    for what, size, names in (("inputs", network.inputs, inputs.names), ("outputs", network.outputs, effects)):
-        if size != len(names):
-            expected = f"There are {len(names)}: {', '.join(names)}"
-            raise ModelError(invalid("network", f"{size} {what}", expected, fix=f"Declare {what}={len(names)}"))
-    if penalties is not None and not folds and len(penalties) > 1:
-        expected = "Choosing among penalties needs cross-validation"
-        raise ModelError(invalid("folds", "0", expected, fix="Give one penalty, or folds=5"))
-
-
-def _check_settings(penalties: Sequence[float] | None, folds: int, starts: int, subjects: int) -> None:
-    numbers = [] if penalties is None else list(penalties)
-    if penalties is not None and (not numbers or not all(np.isfinite(p) and p >= 0 for p in numbers)):
-        raise ModelError(invalid("penalties", repr(penalties), "They are one or more numbers of at least 0"))
-    if isinstance(folds, bool) or folds != int(folds) or folds == 1 or not 0 <= folds <= subjects:
-        raise ModelError(invalid("folds", repr(folds), f"It is 0, or 2 to the number of subjects, {subjects}"))
-    if isinstance(starts, bool) or starts != int(starts) or starts < 1:
-        raise ModelError(invalid("starts", repr(starts), "It is a whole number of at least 1"))
+    expected = found.predict(x)
+    return Augmented(model, fit, inputs, targets, omega, found.table, found.what, expected, found.predict, columns)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepnlme.covariates.forms import check_codes
 from deepnlme.data import Population
 from deepnlme.errors import DataError, ModelError, invalid
 
@@ -47,10 +48,12 @@ class Inputs:
     Attributes:
         columns: The inputs.
         known: Codes that each text covariate had.
+        labels: Of all codes of each text covariate.
     """
 
     columns: tuple[Column, ...]
     known: dict[str, tuple[int, ...]]
+    labels: dict[str, tuple[str, ...]]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,6 +70,16 @@ class Inputs:
         raw = baseline(population, self.covariates)
         values = [self._encoded(column, torch.tensor(raw[column.covariate])) for column in self.columns]
         return torch.stack(values, -1).numpy()
+
+    def check(self, population: Population) -> None:
+        """Refuse text covariates with other codes than here.
+
+        Raises:
+            DataError: Naming the label.
+        """
+        for name, labels in self.labels.items():
+            if name in population.covariates:
+                check_codes(population, name, labels)
 
     def tensors(self, cov: Mapping[str, Any]) -> list[Tensor]:
         """The inputs inside a model, each [1, R, 1]."""
@@ -122,7 +135,7 @@ def inputs_of(population: Population, names: Sequence[str] | None) -> Inputs:
         values = raw[name]
         if np.ptp(values) <= 1e-12 * max(np.abs(values).max(), 1e-300):
             labels = population.categories.get(name)
-            shown = repr(labels[int(values[0])]) if labels else f"{values[0]:g}"
+            shown = repr(str(labels[int(values[0])])) if labels else f"{values[0]:g}"
             expected = "A constant covariate explains no difference between subjects"
             raise DataError(invalid(name, f"{shown} for all {len(values)} subjects", expected, fix="Leave it out"))
         if name not in population.categories:
@@ -133,7 +146,7 @@ def inputs_of(population: Population, names: Sequence[str] | None) -> Inputs:
         for code in codes[1:] if len(codes) == 2 else codes:
             label = population.categories[name][code]
             columns.append(Column(name, code, f"{name}={label}", float(np.mean(values == code))))
-    found = Inputs(tuple(columns), known)
+    found = Inputs(tuple(columns), known, {name: population.categories[name] for name in known})
     _check_duplicates(found, found.matrix(population))
     return found
 

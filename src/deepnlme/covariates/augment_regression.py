@@ -37,12 +37,15 @@ class Learned:
         what: The network with its weights, or the fitted regressors, one per effect.
         omega: [k, k] of the residual effects.
         table: One row per penalty: PENALTY, DOFV and SE.
+        left_out: [S, k] expected effects of each subject by what was learned without it; without cross-validation by
+            what was learned from all.
     """
 
     predict: Prediction
     what: Any
     omega: np.ndarray
     table: pd.DataFrame
+    left_out: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,6 @@ class Task:
         """Some of the subjects."""
         return Task(self.x[subjects], self.targets.take(subjects), self.chosen, self.seed, self.starts)
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
-        """Predicted effects [S, chosen] among all effects, [S, k]; the others are 0."""
-        out = np.zeros((len(values), len(self.targets.names)))
-        out[:, list(self.chosen)] = values
-        return out
-
 
 # ---- networks --------------------------------------------------------------------------------------------------------
 
@@ -86,21 +83,23 @@ def learn_network(task: Task, network: NeuralNetwork, penalties: Sequence[float]
     if network.fixed:
         candidates = [network]
     elif penalties is None and network.prior is None and folds:
-        candidates = [_with_prior(network, p) for p in PENALTIES]
+        candidates = [with_prior(network, p) for p in PENALTIES]
     else:
-        candidates = [network] if penalties is None else [_with_prior(network, p) for p in sorted(penalties)]
+        candidates = [network] if penalties is None else [with_prior(network, p) for p in sorted(penalties)]
     if not folds:
         trained, omega = train(task, candidates[0])
-        return Learned(_predictor(task, trained), trained, omega, _table([], []))
+        predict = _predictor(task, trained)
+        return Learned(predict, trained, omega, _table([], []), predict(task.x))
     left_out = [np.zeros((len(task.x), len(task.targets.names))) for _ in candidates]
-    for rest, test in _folds(task, folds):
+    for rest, test in dealt(task, folds):
         part = task.take(rest)
         for g, trained in zip(left_out, _path(part, candidates), strict=True):
             g[test] = _predictor(part, trained)(task.x[test])
-    table = _table([_strength(c) for c in candidates], [_gain(task, g) for g in left_out])
+    table = _table([_strength(c) for c in candidates], [gain(task, g) for g in left_out])
     best = int(np.argmin(table["DOFV"]))
     trained = list(_path(task, candidates[: best + 1]))[-1]
-    return Learned(_predictor(task, trained), trained, task.targets.residual(left_out[best])[0], table)
+    omega = task.targets.residual(left_out[best])[0]
+    return Learned(_predictor(task, trained), trained, omega, table, left_out[best])
 
 
 def _path(task: Task, candidates: Sequence[NeuralNetwork]) -> Iterator[NeuralNetwork]:
@@ -115,7 +114,8 @@ def _path(task: Task, candidates: Sequence[NeuralNetwork]) -> Iterator[NeuralNet
         yield trained
 
 
-def _with_prior(network: NeuralNetwork, strength: float) -> NeuralNetwork:
+def with_prior(network: NeuralNetwork, strength: float) -> NeuralNetwork:
+    """The network with an L2 penalty of this strength."""
     new = copy.copy(network)
     new.prior = L2(strength)
     return new
@@ -175,14 +175,30 @@ def in_units(task: Task, network: NeuralNetwork) -> NeuralNetwork:
     return network.scaled(network.scaling.filled(**found, output_scale=sd))
 
 
-def _predictor(task: Task, network: NeuralNetwork) -> Prediction:
-    weights = torch.tensor(network.initial()).reshape(1, 1, 1, -1)
+@dataclass(frozen=True)
+class _OfNetwork:
+    """Expected effects [S, effects] from a network; those that are not chosen are 0."""
 
-    def predict(x: np.ndarray) -> np.ndarray:
+    network: NeuralNetwork
+    chosen: tuple[int, ...]
+    effects: int
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        weights = torch.tensor(self.network.initial()).reshape(1, 1, 1, -1)
         with torch.no_grad():
-            return task.spread(network.values(torch.tensor(x)[None, None], weights)[0, 0].numpy())
+            values = self.network.values(torch.tensor(x)[None, None], weights)[0, 0].numpy()
+        return _spread(values, self.chosen, self.effects)
 
-    return predict
+
+def _predictor(task: Task, network: NeuralNetwork) -> Prediction:
+    return _OfNetwork(network, task.chosen, len(task.targets.names))
+
+
+def _spread(values: np.ndarray, chosen: tuple[int, ...], effects: int) -> np.ndarray:
+    """Predicted effects [S, chosen] among all effects, [S, effects]; the others are 0."""
+    out = np.zeros((len(values), effects))
+    out[:, list(chosen)] = values
+    return out
 
 
 # ---- regressors ------------------------------------------------------------------------------------------------------
@@ -193,17 +209,17 @@ def learn_regressor(task: Task, regressor: Any, folds: int) -> Learned:
 
     Omega_r is found from subjects left out, and the weights once more from it.
     """
-    argument = _weight_argument(regressor)
+    argument = weight_argument(regressor)
     omega = task.targets.omega
     left_out = np.zeros((len(task.x), len(omega)))
     for _ in range(2):
-        left_out = _left_out(task, folds, lambda part, o=omega: _fitted(part, regressor, argument, o)[0])
+        left_out = _left_out(task, folds, lambda part, o=omega: fitted(part, regressor, argument, o)[0])
         omega = task.targets.residual(left_out)[0]
-    predict, models = _fitted(task, regressor, argument, omega)
-    return Learned(predict, models, omega, _table([np.nan], [_gain(task, left_out)]))
+    predict, models = fitted(task, regressor, argument, omega)
+    return Learned(predict, models, omega, _table([np.nan], [gain(task, left_out)]), left_out)
 
 
-def _weight_argument(regressor: Any) -> str:
+def weight_argument(regressor: Any) -> str:
     """How the regressor's fit calls the weights of the subjects."""
     if isinstance(regressor, type) or not (hasattr(regressor, "fit") and hasattr(regressor, "predict")):
         expected = "It is a dn.MLP, a dn.Network, or an object with fit(x, y, sample_weight) and predict(x)"
@@ -217,31 +233,40 @@ def _weight_argument(regressor: Any) -> str:
     return f"{last[0]}__sample_weight" if last[0] else "sample_weight"
 
 
-def _fitted(task: Task, regressor: Any, argument: str, omega: np.ndarray) -> tuple[Prediction, list[Any]]:
+def fitted(task: Task, regressor: Any, argument: str, omega: np.ndarray) -> tuple[Prediction, list[Any]]:
+    """A copy of the regressor for every effect, fitted with weights 1 / (Omega_r + V)."""
     y, v = task.targets.unshrunk()
     models = []
     for j in task.chosen:
         used = v[:, j] < UNINFORMED * task.targets.omega[j, j]
         if not used.any():
             name = task.targets.names[j]
-            expected = "No subject's data say anything about it"
+            expected = f"No subject's data say anything about it beside its Omega of {task.targets.omega[j, j]:.3g}"
             raise ModelError(invalid("effects", repr(name), expected, fix="Choose others: effects=[...]"))
         weight = 1.0 / (omega[j, j] + v[used, j])
         model = copy.deepcopy(regressor)
         model.fit(task.x[used], y[used, j], **{argument: weight / weight.mean()})
         models.append(model)
+    return _OfRegressors(tuple(models), task.chosen, len(task.targets.names)), models
 
-    def predict(x: np.ndarray) -> np.ndarray:
-        columns = [np.asarray(model.predict(x), dtype=float).reshape(len(x)) for model in models]
-        return task.spread(np.stack(columns, 1))
 
-    return predict, models
+@dataclass(frozen=True)
+class _OfRegressors:
+    """Expected effects [S, effects] from a regressor for each that is chosen; the others are 0."""
+
+    models: tuple[Any, ...]
+    chosen: tuple[int, ...]
+    effects: int
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        columns = [np.asarray(model.predict(x), dtype=float).reshape(len(x)) for model in self.models]
+        return _spread(np.stack(columns, 1), self.chosen, self.effects)
 
 
 # ---- subjects left out -----------------------------------------------------------------------------------------------
 
 
-def _folds(task: Task, folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def dealt(task: Task, folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions to learn from and positions left out."""
     order = np.random.default_rng([task.seed, 0]).permutation(len(task.x))
     for test in np.array_split(order, folds):
@@ -251,12 +276,12 @@ def _folds(task: Task, folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _left_out(task: Task, folds: int, learn: Callable[[Task], Prediction]) -> np.ndarray:
     """Predicted effects [S, k] of every subject by what was learned without it."""
     out = np.zeros((len(task.x), len(task.targets.names)))
-    for rest, test in _folds(task, folds):
+    for rest, test in dealt(task, folds):
         out[test] = learn(task.take(rest))(task.x[test])
     return out
 
 
-def _gain(task: Task, g: np.ndarray) -> tuple[float, float]:
+def gain(task: Task, g: np.ndarray) -> tuple[float, float]:
     """-2 log L less that without covariates, both at their best Omega, and its standard error."""
     pair = []
     for expected in (g, 0.0 * g):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deepnlme.axes import Names
 from deepnlme.covariates.augment_inputs import Inputs
+from deepnlme.data import Population
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
 from deepnlme.model import Model
@@ -66,6 +67,16 @@ class Shifted:
         """Individual parameters of the base model at eta + g(covariates)."""
         bare = Names("theta", {name: value for name, value in theta.items() if name != NETWORK})
         return super().individual(bare, self.shift.shifted(eta, self.shift.values(theta, cov)), cov)  # type: ignore[misc]
+
+    def check_people(self, population: Population) -> None:
+        """Refuse people whose text covariates have other codes than those that the effects were learned from."""
+        super().check_people(population)  # type: ignore[misc]
+        if self.shift.inputs is not None:
+            self.shift.inputs.check(population)
+
+    def __str__(self) -> str:
+        base = super().__str__()
+        return base if base == type(self).__name__ else f"Augmented {base}"
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self).__mro__[2], self.__dict__)
@@ -149,6 +160,10 @@ def frozen(model: Model, free: Sequence[str], omegas: Sequence[str]) -> Model:
 
 def _free_group(group: Any) -> Any:
     """The group with its Omega estimated, but for variances of zero."""
-    zero = [n for n, v in zip(group.names, np.diag(group.omega), strict=False) if v == 0]
+    zero = np.diag(group.omega) == 0
+    if zero.any() and (group.block or group.vector):
+        got, expected = "an Omega with a variance of zero", "A vector or a block of effects is estimated as a whole"
+        raise ModelError(invalid("what", got, expected, fix="Declare the effect of no variance apart, or leave it out"))
+    kept = [name for name, none in zip(group.names, zero, strict=False) if none]
     names = group.names or (group.size,)
-    return type(group)(*names, omega=group.omega, block=group.block, fixed=zero or False, by=group.by)
+    return type(group)(*names, omega=group.omega, block=group.block, fixed=kept or False, by=group.by)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +87,11 @@ class Term:
         covariate: The covariate.
         form: One of `FORMS`.
         center: The median over the subjects (first records); the code of the reference level of a categorical one.
-        size: One over the standard deviation of x (of log x for "power") over the subjects.
-        low, high: 5th and 95th percentile over the subjects.
+        size: One over the standard deviation of x (of log x for "power") over the subjects; over all records if all
+            subjects begin with the same value.
+        low, high: 5th and 95th percentile over the same.
         levels: Of a categorical covariate, label and code of every level but the reference.
+        labels: Of a text covariate, those of all its codes.
     """
 
     parameter: str
@@ -100,6 +102,7 @@ class Term:
     low: float
     high: float
     levels: tuple[tuple[str, float], ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def relation(self) -> Relation:
@@ -122,6 +125,23 @@ class Term:
             clear = labels if len(set(labels)) == len(labels) else [f"level{i + 1}" for i in range(len(labels))]
             return tuple(f"{stem}_{label}" for label in clear)
         return (stem,)
+
+    @property
+    def formula(self) -> str:
+        """The factor in words, with its numbers."""
+        x, center, names = self.covariate, f"{self.center:.6g}", self.names
+        if self.form == "power":
+            return f"({x} / {center})^{names[0]}"
+        away = f"({x} - {center})"
+        if self.form == "exponential":
+            return f"exp({names[0]} {away})"
+        if self.form == "linear":
+            return f"1 + {names[0]} {away}"
+        if self.form == "piecewise":
+            return f"1 + {names[0]} {away} below {center}, 1 + {names[1]} {away} above"
+        each = [f"{name} if {x} = {label}" for name, (label, _) in zip(names, self.levels, strict=True)]
+        reference = self.labels[int(self.center)] if self.labels else center
+        return ", ".join([*each, f"1 if {x} = {reference}"])
 
     @property
     def null(self) -> float:
@@ -169,6 +189,57 @@ class Term:
             return np.stack([np.minimum(away, 0.0), np.maximum(away, 0.0)], axis=1)
         return away[:, None]
 
+    def check(self, population: Population) -> None:
+        """Refuse people that the relation cannot take.
+
+        Raises:
+            DataError: Texts coded otherwise, an unknown level, a power of what is not positive.
+        """
+        x = population.records.covariates.get(self.covariate)
+        if x is None:  # as for any name that a model reads
+            return
+        check_codes(population, self.covariate, self.labels)
+        if self.form == "categorical":
+            if population.interpolation.get(self.covariate) == "linear" and self._changes(population):
+                fix = f"Choose another rule for it: interpolation={{{self.covariate!r}: 'nocb', ...}}"
+                raise DataError(
+                    invalid("interpolation", "'linear'", "Levels that change have no mean", self.label, fix)
+                )
+            known = [self.center, *(code for _, code in self.levels)]
+            bad, expected = ~np.isin(x, known), f"It knows the levels {', '.join(map(self._level, sorted(known)))}"
+        elif self.form == "power":
+            bad, expected = x <= 0, "A power needs a positive covariate"
+        else:
+            return
+        if bad.any():
+            at = int(np.argmax(bad))
+            where = f"subject {population.ids[population.records.subject[at]]}, the relation of {self.parameter}"
+            raise DataError(invalid(self.covariate, self._level(float(x[at])), expected, where, "Leave them out"))
+
+    def _changes(self, population: Population) -> bool:
+        x = population.records.covariates[self.covariate]
+        return bool(np.any(x != subject_values(population, self.covariate)[population.records.subject]))
+
+    def _level(self, code: float) -> str:
+        return repr(self.labels[int(code)]) if 0 <= code < len(self.labels) else f"{code:g}"
+
+
+def check_codes(population: Population, name: str, labels: Sequence[str]) -> None:
+    """Refuse a text covariate whose labels have other codes than those that a model was made with.
+
+    Raises:
+        DataError: Naming the label.
+    """
+    here = population.categories.get(name, ())
+    if not labels or not here or here[: len(labels)] == tuple(labels)[: len(here)]:
+        return
+    for code in np.unique(population.records.covariates[name]).astype(int):
+        if code >= len(labels) or labels[code] != here[code]:
+            got = f"the label {here[code]!r} with the code {code}"
+            expected = "The model was made with " + ", ".join(f"{label} = {i}" for i, label in enumerate(labels))
+            fix = "Read it with covariates=population.reading() of the people that the model was made with"
+            raise DataError(invalid(name, got, expected, fix=fix))
+
 
 def subject_values(population: Population, covariate: str) -> np.ndarray:
     """The covariate on the first record of every subject, [S]."""
@@ -193,25 +264,26 @@ def bound(parameter: str, relation: Relation | str, population: Population) -> T
         expected = f"The population's covariates are {', '.join(population.covariates) or '(none)'}"
         fix = f'Read it with read_nonmem(..., covariates=["{name}"])'
         raise DataError(invalid("covariate", repr(name), expected, where, fix))
-    x = subject_values(population, name)
-    found, counts = np.unique(x, return_counts=True)
+    x, every = subject_values(population, name), population.records.covariates[name]
+    found = np.unique(every)
     if len(found) < 2:
         fix = "Leave it out"
         raise DataError(invalid(name, "one value for all subjects", "A covariate must differ between them", where, fix))
     form = relation.form
     if form == "auto":
         numeric = name not in population.categories and len(found) > FEW_LEVELS
-        positive = bool((population.records.covariates[name] > 0).all())
+        positive = bool((every > 0).all())
         form = ("power" if positive else "exponential") if numeric else "categorical"
     if form == "categorical":
-        return _categorical(parameter, name, population, found, found[np.argmax(counts)])
+        return _categorical(parameter, name, population, found, found[np.argmax([np.sum(x == v) for v in found])])
     if name in population.categories:
         raise DataError(invalid("form", repr(form), "A text covariate is categorical", f"{where} to {name}"))
-    if form == "power" and population.records.covariates[name].min() <= 0:
-        got = f"{population.records.covariates[name].min():g}"
+    if form == "power" and every.min() <= 0:
+        got = f"{every.min():g}"
         fix = "Use exponential or linear"
         raise DataError(invalid(name, got, "A power needs a positive covariate", where, fix))
     center = float(np.median(x))
+    x = x if np.ptp(x) > 0 else every  # the same for all at first, and changes later
     spread = float(np.std(np.log(x) if form == "power" else x))
     low, high = np.quantile(x, [0.05, 0.95])
     return Term(parameter, name, form, center, 1.0 / spread, float(low), float(high))
@@ -224,7 +296,8 @@ def _categorical(parameter: str, name: str, population: Population, found: np.nd
         raise DataError(invalid(name, got, f"A categorical one has at most {MAX_LEVELS}", where, fix))
     labels = population.categories.get(name)
     named = [(labels[int(code)] if labels else f"{code:g}", float(code)) for code in found if code != reference]
-    return Term(parameter, name, "categorical", float(reference), 1.0, float(found[0]), float(found[-1]), tuple(named))
+    ends = float(found[0]), float(found[-1])
+    return Term(parameter, name, "categorical", float(reference), 1.0, *ends, tuple(named), tuple(labels or ()))
 
 
 def _refuse(relation: Any) -> Relation:

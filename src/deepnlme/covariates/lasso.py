@@ -1,6 +1,7 @@
-"""Penalised selection: an adaptive group lasso on all relations at once, inside the likelihood.
+"""Penalised selection: a group lasso on all relations at once, inside the likelihood.
 
-Source: Ribbing et al. 2007, J Pharmacokinet Pharmacodyn 34:485 (the lasso for covariate models); Wang, Leng 2007.
+Source: Ribbing et al. 2007, J Pharmacokinet Pharmacodyn 34:485 (the lasso for covariate models); Zou 2006, J Am Stat
+Assoc 101:1418 (adaptive weights).
 """
 
 from __future__ import annotations
@@ -9,70 +10,84 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
 from tqdm.auto import tqdm
 
 from deepnlme.covariates.forms import Term
-from deepnlme.covariates.lasso_path import group_weights, largest_penalty, path, restricted
-from deepnlme.covariates.relations import CovariateModel
-from deepnlme.covariates.selection import Selection, candidates_of, effects_of, ranked, require_distinct
-from deepnlme.data import Population
+from deepnlme.covariates.lasso_folds import held_out, simplest
+from deepnlme.covariates.lasso_newton import Penalised, Place, Point
+from deepnlme.covariates.lasso_path import group_weights
+from deepnlme.covariates.lasso_quadratic import Full, full_fit, quadratic_refit, quadratic_trail, refit
+from deepnlme.covariates.lasso_trail import (
+    PENALTIES,
+    PILOT_PENALTIES,
+    Rule,
+    Trail,
+    compared,
+    groups_of,
+    pilot,
+    problem,
+    relaxed,
+    walk,
+)
+from deepnlme.covariates.selection import Selection, candidates_of, effect_of, effects_of, ranked
 from deepnlme.errors import ConvergenceError, ModelError, invalid
 from deepnlme.estimation import Fit
-from deepnlme.estimation import fit as fit_model
-from deepnlme.estimation.objective import MarginalObjective
-from deepnlme.joint import Joint
 
-PENALTIES = 100
-"""Penalties on a path."""
-SPAN = 1e-4
-"""The smallest penalty relative to the largest."""
+CRITERIA = ("auto", "bic", "ebic", "cv")
+APPROXIMATIONS = ("exact", "quadratic")
 
 
 @dataclass(frozen=True)
-class _Full:
-    """The fit with all relations, as a quadratic in their coefficients on the free scale.
+class _Task:
+    """What is asked for.
 
     Attributes:
-        fit: The fit.
-        at: [q] places of the coefficients in the free vector.
-        groups: Places of the coefficients of every relation among the q.
+        fit: The fit without the relations.
+        terms: The relations.
+        full: The model with all of them, or why there is none.
+        criterion: "bic", "ebic" or "cv".
+        power: Of the adaptive weights.
+        folds, seed: Of "cv".
     """
 
     fit: Fit
-    at: np.ndarray
-    groups: list[np.ndarray]
+    terms: tuple[Term, ...]
+    full: Full | str
+    criterion: str
+    power: float
+    folds: int
+    seed: int
 
     @property
-    def best(self) -> np.ndarray:
-        """[q] estimates."""
-        return self.fit.free[self.at]
+    def rule(self) -> Rule:
+        """The criterion of sets; BIC beside cross-validation."""
+        name = "bic" if self.criterion == "cv" else self.criterion
+        return Rule(name, len(self.fit.population), len(self.terms), sum(len(t.names) for t in self.terms))
 
-    @property
-    def variance(self) -> np.ndarray:
-        """[q, q] inverse information, the other parameters being estimated."""
-        assert self.fit.covariance is not None
-        return np.linalg.inv(self.fit.covariance.r)[np.ix_(self.at, self.at)]
 
-    @property
-    def curvature(self) -> np.ndarray:
-        """[q, q]: the OFV rises by about d' curvature d where the coefficients move by d."""
-        return np.linalg.inv(self.variance)
+@dataclass(frozen=True)
+class _Found:
+    """A path, and the choice on it.
 
-    def point(self, b: np.ndarray) -> np.ndarray:
-        """The free vector with these coefficients and the others where they are best then, [P]."""
-        assert self.fit.covariance is not None
-        u, r = self.fit.free.copy(), self.fit.covariance.r
-        others = np.setdiff1d(np.arange(len(u)), self.at)
-        away = b - self.best
-        u[self.at] = b
-        u[others] -= np.linalg.solve(r[np.ix_(others, others)], r[np.ix_(others, self.at)] @ away)
-        return u
+    Attributes:
+        trail: The path in the coefficients of all relations.
+        steps: Its table.
+        which: The row of the table that is chosen.
+        start: Estimates by name from which to fit the model chosen.
+        end: Estimates by name at the end of the path.
+        notes: Remarks.
+    """
+
+    trail: Trail
+    steps: pd.DataFrame
+    which: int
+    start: dict[str, float]
+    end: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def lasso(
@@ -80,118 +95,154 @@ def lasso(
     candidates: Mapping[str, Any] | Sequence[str] | None = None,
     *,
     forms: Mapping[str, Any] | str = "auto",
-    criterion: str = "bic",
+    criterion: str = "auto",
     folds: int = 5,
     power: float = 1.0,
+    approximation: str = "exact",
     seed: int = 0,
     progress: bool = True,
 ) -> Selection:
-    """Adaptive group lasso on the model with all relations.
+    """Group lasso on the model with all relations, inside the likelihood.
 
-    The model with all relations is fitted once; around its estimates b_hat the OFV is taken as quadratic,
-    (b - b_hat)' H (b - b_hat), and lambda sum_g w_g |b_g| is added, with g the coefficients of one relation on the
-    free scale (per standard deviation of the covariate) and w_g = sqrt(size_g) / |b_hat_g|^power. The sets of relations
-    along the path of lambda are the choices; the one chosen is fitted by its likelihood, without penalty.
+    Over all parameters together, OFV + lambda sum_g w_g |b_g| is made stationary, with b_g the coefficients of one
+    relation on the free scale (per standard deviation of the covariate). The path grows with the size sum_g w_g |b_g|,
+    at each of which the OFV is least, and lambda is the multiplier; it falls on the way, but where effects are so large
+    that Omega falls it may rise for a while. The weights are w_g = sqrt(coefficients in g) / |c_g|^power with c the
+    estimates of the model with all relations. Where this model cannot be fitted, as with more coefficients than
+    subjects, c is that of a plain lasso (`notes` say so), and relations with c_g = 0 are left out. The sets of
+    relations along the path are the choices; they are fitted without penalty to be compared, and the one chosen is the
+    result.
 
     Args:
         fit: The fit without the relations.
         candidates: As in `scm`.
         forms: A form, or that of each covariate by name.
-        criterion: "bic" (quadratic + q log S with q coefficients and S subjects), or "cv": the OFV of subjects that
-            are kept aside, in turn: the smallest set that is within one standard error of the best.
+        criterion: "bic" (OFV without penalty + q log S with q coefficients and S subjects); "ebic", which adds
+            log C(G, k) for k of G relations (twice that with as many coefficients as subjects); "auto" is "ebic" with
+            as many coefficients as subjects, else "bic"; "cv": the OFV of subjects that are kept aside, in turn, from
+            everything that is done: the smallest set that is within one standard error of the best.
         folds: Groups of subjects of "cv".
         power: Of the adaptive weights; 0 for a plain group lasso.
+        approximation: "exact", or "quadratic": the OFV is quadratic around the estimates of the model with all
+            relations, which is fitted once. This is faster, overstates what is lost where large effects are left out,
+            and needs more subjects than coefficients.
         seed: Of the folds.
         progress: Show a progress bar.
 
     Returns:
-        The selection: P is that of the Wald test in the model with all relations; `steps` is the path; EFFECT of a
-        relation that is not selected is that in the model with all. Intervals do not know that there was a selection.
+        The selection: P is that of the Wald test in the model with all relations (NaN where there is none). `steps` has
+        the different sets on the path: LAMBDA relative to that at the beginning, OFV at the penalised estimates,
+        REFITTED without penalty (NaN for sets that cannot win). `path` has LAMBDA, SIZE, OFV and all coefficients.
+        EFFECT of a relation that is not selected is that in the model with all, else at the end of the path. Intervals
+        do not know that there was a selection.
 
     Raises:
-        ModelError: Not a fit with estimates, arguments out of range, more coefficients than subjects.
-        DataError: A covariate that is not there, does not vary, or says the same as another.
-        ConvergenceError: The model with all relations is not determined by the data.
+        ModelError: Not a fit with estimates, arguments out of range.
+        DataError: A covariate that is not there, has no value for some, does not vary, or says the same as another.
+        ConvergenceError: "quadratic", and the model with all relations cannot be fitted.
     """
     terms = candidates_of(fit, candidates, forms)
-    _check(fit, terms, criterion, folds, power)
+    _check(fit, terms, criterion, folds, power, approximation)
     began = time.perf_counter()
-    bar = tqdm(total=2 + folds * (criterion == "cv"), disable=not progress, desc="lasso", leave=False)
+    count, subjects = sum(len(t.names) for t in terms), len(fit.population)
+    if criterion == "auto":
+        criterion = "ebic" if count >= subjects else "bic"
+    bar = tqdm(total=2 + PENALTIES, disable=not progress, desc="lasso", leave=False)
     try:
-        full = _full(fit, terms, fit.population, fit.estimates)
+        task = _Task(fit, tuple(terms), full_fit(fit, terms), criterion, power, folds, seed)
         bar.update()
-        steps, sets = _steps(full, power, len(fit.population))
-        if criterion == "cv":
-            aside = _held_out(fit, full, terms, sets, folds, seed, bar)
-            steps["HELD OUT"] = aside.sum(1)
-            which = _simplest(aside)
-        else:
-            which = int(np.argmin(steps["BIC"].to_numpy(float)))
-        chosen = tuple(t for t, on in zip(terms, sets[which], strict=True) if on)
-        final = _final(fit, chosen)
-        bar.update()
+        found = _exact(task, bar) if approximation == "exact" else _quadratic(task)
+        on = found.trail.sets[found.trail.firsts[found.which]]
+        chosen = tuple(t for t, yes in zip(terms, on, strict=True) if yes)
+        final = refit(fit, chosen, fit.options.covariance or "sandwich", found.start) if chosen else fit
     finally:
         bar.close()
-    steps["CHANGE"] = _changes(terms, sets)
-    steps["DECISION"] = np.where(np.arange(len(sets)) == which, "chosen", "")
-    return _selection(full, terms, steps, sets, chosen, final, criterion, time.perf_counter() - began)
+    name = f"{'Adaptive lasso' if power else 'Lasso'} ({criterion}{', quadratic' * (approximation != 'exact')})"
+    return _selection(name, task, found, chosen, final, time.perf_counter() - began)
 
 
-def _check(fit: Fit, terms: Sequence[Term], criterion: Any, folds: Any, power: Any) -> None:
-    if criterion not in ("bic", "cv"):
-        raise ModelError(invalid("criterion", repr(criterion), "It is one of bic, cv"))
+def _check(fit: Fit, terms: Sequence[Term], criterion: Any, folds: Any, power: Any, approximation: Any) -> None:
+    if criterion not in CRITERIA:
+        raise ModelError(invalid("criterion", repr(criterion), f"It is one of {', '.join(CRITERIA)}"))
+    if approximation not in APPROXIMATIONS:
+        raise ModelError(invalid("approximation", repr(approximation), f"It is one of {', '.join(APPROXIMATIONS)}"))
+    if criterion == "cv" and approximation != "exact":
+        fix = 'Use criterion="bic", or leave `approximation` out'
+        raise ModelError(invalid("approximation", repr(approximation), "Cross-validation is exact", fix=fix))
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(fit.population):
         raise ModelError(invalid("folds", repr(folds), f"It is a whole number from 2 to {len(fit.population)}"))
-    if isinstance(power, bool) or not isinstance(power, int | float) or power < 0:
+    if isinstance(power, bool) or not isinstance(power, int | float) or not 0 <= power < math.inf:
         raise ModelError(invalid("power", repr(power), "It is a number of at least 0"))
     pairs = [(t.parameter, t.covariate) for t in terms]
     if len(set(pairs)) < len(pairs):
         expected = "The model with all relations has one form of each"
         raise ModelError(invalid("forms", "several of one relation", expected, fix="Use dn.scm to compare forms"))
-    count, subjects = sum(len(t.names) for t in terms), len(fit.population)
-    if count >= subjects:
-        fix = "Give fewer candidates, or use dn.screen or dn.scm"
-        expected = f"The model with all relations needs more subjects; there are {subjects}"
-        raise ModelError(invalid("candidates", f"{count} coefficients", expected, fix=fix))
-    require_distinct(fit, terms)
 
 
-def _full(fit: Fit, terms: Sequence[Term], population: Population, start: Mapping[str, float]) -> _Full:
-    """The model with all relations, fitted to some subjects."""
-    model = CovariateModel(fit.model, terms)
-    options = replace(fit.options, progress=False, checkpoint=None, held_out=None, covariance="R", starts=1)
-    values: dict[str, Any] = {n: v for n, v in start.items() if n in model.space.names}
-    values |= {n: w for n, w in fit.weights.items() if n in model.space.weights}
-    found = fit_model(model, population, fit.method, start=values, options=options)
-    assert found.covariance is not None
-    if not found.covariance.ok:
-        expected = f"The model with all {len(terms)} relations is not determined. {found.covariance.message}"
-        fix = "Give fewer candidates, or use dn.screen or dn.scm"
-        raise ConvergenceError(invalid("candidates", f"{len(terms)} relations", expected, fix=fix), found)
-    names = list(found.joint.space.names)
-    at = [names.index(n) for term in terms for n in term.names]
-    ends = np.cumsum([0, *(len(t.names) for t in terms)])
-    groups = [np.arange(a, b) for a, b in pairwise(ends)]
-    return _Full(found, np.array(at), groups)
+def _exact(task: _Task, bar: Any) -> _Found:
+    """The path of the true OFV."""
+    search, weights, kept, notes = _weighted(task, bar)
+    trail = walk(search, weights, task.power, seen=bar.update)
+    fitted: dict[int, Point] = {}
+
+    def refitted(i: int) -> float:
+        fitted[i] = relaxed(search, trail.points[i])
+        return fitted[i].value
+
+    steps = compared(trail, refitted, task.rule, task.full.value if isinstance(task.full, Full) else -math.inf)
+    which = int(np.nanargmin(steps[task.rule.criterion.upper()].to_numpy(float)))
+    if task.criterion == "cv":
+        bar.total += len(steps)
+        aside = held_out(task.fit, task.terms, trail.middles, task.power, task.folds, task.seed, bar.update)
+        steps["HELD OUT"], which = aside.sum(1), simplest(aside)
+    named = search.objective.joint.space.as_dict
+    first = trail.firsts[which]
+    start = named(fitted.get(first, trail.points[first]).u)
+    minima = [*trail.points, *fitted.values()]
+    unsure = sum(not point.converged for point in minima)
+    notes += [f"{unsure} of {len(minima)} minimisations have not converged."] * (unsure > 0)
+    notes += [trail.end] * bool(trail.end)
+    return _Found(_widened(trail, task.terms, kept), steps, which, start, named(trail.points[-1].u), tuple(notes))
 
 
-def _steps(full: _Full, power: float, subjects: int) -> tuple[pd.DataFrame, list[np.ndarray]]:
-    """The different sets of relations along the path, from none on: the table, and masks of the relations."""
-    best, curvature = full.best, full.curvature
-    weights = group_weights(best, full.groups, power)
-    top = largest_penalty(best, curvature, full.groups, weights)
-    penalties = np.geomspace(top, SPAN * top, PENALTIES)
-    rows, sets = [], []
-    for penalty, b in zip(penalties, path(best, curvature, full.groups, weights, penalties), strict=True):
-        on = np.array([bool(np.any(b[g] != 0)) for g in full.groups])
-        if any(np.array_equal(on, known) for known in sets):
-            continue
-        active = _mask(full, on)
-        rise = restricted(best, curvature, active)[1]
-        bic = rise + math.log(subjects) * active.sum()
-        rows.append({"LAMBDA": penalty / top, "N": int(on.sum()), "dOFV": rise, "BIC": bic})
-        sets.append(on)
-    return pd.DataFrame(rows), sets
+def _weighted(task: _Task, bar: Any) -> tuple[Penalised, np.ndarray, np.ndarray, list[str]]:
+    """The problem, weights and places of the relations that the weights leave in; remarks."""
+    groups, full = groups_of(task.terms), task.full
+    search, notes = problem(task.fit, task.terms), []
+    best = full.best if isinstance(full, Full) else np.zeros(len(search.place.at))
+    if isinstance(full, str):
+        notes.append(f"The model with all relations is not fitted: {full}. There are no P.")
+        if task.power:
+            best = pilot(search, bar.update)
+            bar.total += PILOT_PENALTIES
+            count = int(search.place.used(best).sum())
+            notes.append(f"The weights are from a plain lasso, which leaves {count} of {len(groups)} relations in.")
+    weights = group_weights(best, groups, task.power)
+    kept = np.flatnonzero(np.isfinite(weights))
+    if len(kept) in (0, len(weights)):
+        return search, weights, np.arange(len(weights)), notes
+    return problem(task.fit, [task.terms[i] for i in kept]), weights[kept], kept, notes
+
+
+def _widened(trail: Trail, terms: Sequence[Term], kept: np.ndarray) -> Trail:
+    """The path in the coefficients of all relations, from that in those of some."""
+    groups = groups_of(terms)
+    out = np.zeros((len(trail.penalties), sum(len(g) for g in groups)))
+    out[:, np.concatenate([groups[i] for i in kept])] = trail.coefficients
+    return replace(trail, place=Place(np.arange(out.shape[1]), groups), coefficients=out)
+
+
+def _quadratic(task: _Task) -> _Found:
+    """The path of the OFV as a quadratic."""
+    full = task.full
+    if isinstance(full, str):
+        fix = 'Leave approximation="quadratic" out, give fewer candidates, or use dn.screen or dn.scm'
+        got = f"{len(task.terms)} relations"
+        raise ConvergenceError(invalid("candidates", got, f"The model with all of them is needed: {full}", fix=fix))
+    trail = quadratic_trail(full, task.power)
+    steps = compared(trail, lambda i: quadratic_refit(full, trail, i), task.rule, -math.inf)
+    which = int(np.argmin(steps[task.rule.criterion.upper()].to_numpy(float)))
+    return _Found(trail, steps, which, full.fit.estimates, full.fit.estimates)
 
 
 def _changes(terms: Sequence[Term], sets: Sequence[np.ndarray]) -> list[str]:
@@ -204,72 +255,31 @@ def _changes(terms: Sequence[Term], sets: Sequence[np.ndarray]) -> list[str]:
     return out
 
 
-def _simplest(aside: np.ndarray) -> int:
-    """The first set whose held-out OFV is within one standard error of the best, of the difference by subject.
-
-    Args:
-        aside: [sets, S] held-out OFV of every subject, from the smallest set on.
-    """
-    away = aside - aside[int(np.argmin(aside.sum(1)))]
-    error = away.std(axis=1, ddof=1) * math.sqrt(aside.shape[1])
-    return int(np.flatnonzero(away.sum(1) <= error)[0])
-
-
-def _mask(full: _Full, on: np.ndarray) -> np.ndarray:
-    return np.repeat(on, [len(g) for g in full.groups])
-
-
-def _held_out(
-    fit: Fit, full: _Full, terms: Sequence[Term], sets: Sequence[np.ndarray], folds: int, seed: int, bar: Any
-) -> np.ndarray:
-    """OFV of every subject when it is kept aside, with the coefficients of every set from the others, [sets, S]."""
-    population = full.fit.population
-    order = np.random.default_rng([seed, 17]).permutation(len(population))
-    out = np.zeros((len(sets), len(population)))
-    for fold in range(folds):
-        aside = np.sort(order[fold::folds])
-        kept = np.setdiff1d(np.arange(len(population)), aside)
-        part = _full(fit, terms, population[kept], full.fit.estimates)
-        points = [part.point(restricted(part.best, part.curvature, _mask(full, on))[0]) for on in sets]
-        joint = Joint(full.fit.model, population[aside], occasions=full.fit.joint.occasions)
-        objective = MarginalObjective.of(joint, full.fit.method, full.fit.options)
-        out[:, aside] = objective(np.stack(points)).subject
-        bar.update()
-    return out
-
-
-def _final(fit: Fit, chosen: Sequence[Term]) -> Fit:
-    """The model chosen, fitted with standard errors."""
-    if not chosen:
-        return fit
-    kind = fit.options.covariance or "sandwich"
-    options = replace(fit.options, progress=False, checkpoint=None, held_out=None, covariance=kind, starts=1)
-    model = CovariateModel(fit.model, chosen)
-    values: dict[str, Any] = {n: v for n, v in fit.estimates.items() if n in model.space.names}
-    values |= {n: w for n, w in fit.weights.items() if n in model.space.weights}
-    return fit_model(model, fit.population, fit.method, start=values, options=options)
+def _path(terms: Sequence[Term], trail: Trail) -> pd.DataFrame:
+    """LAMBDA (relative), SIZE, OFV, and the coefficients on the free scale by name."""
+    columns = {"LAMBDA": trail.relative, "SIZE": trail.sizes, "OFV": trail.values}
+    names = [n for term in terms for n in term.names]
+    return pd.DataFrame(columns | {n: trail.coefficients[:, i] for i, n in enumerate(names)})
 
 
 def _selection(
-    full: _Full,
-    terms: Sequence[Term],
-    steps: pd.DataFrame,
-    sets: Sequence[np.ndarray],
-    chosen: tuple[Term, ...],
-    final: Fit,
-    criterion: str,
-    seconds: float,
+    name: str, task: _Task, found: _Found, chosen: tuple[Term, ...], final: Fit, seconds: float
 ) -> Selection:
-    effects = effects_of(full.fit, terms) | effects_of(final, chosen)
-    best, variance = full.best, full.variance
-    penalties = steps["LAMBDA"].to_numpy(float)
+    trail, terms, full = found.trail, task.terms, task.full
+    steps = found.steps.assign(CHANGE=_changes(terms, [trail.sets[i] for i in trail.firsts]))
+    steps["DECISION"] = np.where(np.arange(len(steps)) == found.which, "chosen", "")
+    if isinstance(full, Full):
+        effects, p = effects_of(full.fit, terms), full.wald
+    else:
+        at_end = {n: t.null for t in terms for n in t.names} | found.end
+        effects, p = {t: effect_of(t, at_end) for t in terms}, np.full(len(terms), math.nan)
+    effects |= effects_of(final, chosen)
+    on, late = np.stack(trail.sets), trail.sizes / max(trail.sizes[-1], 1e-300)
     rows = []
     for i, term in enumerate(terms):
-        g = full.groups[i]
-        wald = float(best[g] @ np.linalg.solve(variance[np.ix_(g, g)], best[g]))
-        entered = [p for p, on in zip(penalties, sets, strict=True) if on[i]]
-        score = float(max(entered)) if entered else 0.0
-        p = float(chi2.sf(wald, len(g)))
-        rows.append({"TERM": term, "EFFECT": effects[term], "SCORE": score, "P": p, "SELECTED": term in chosen})
-    score = "largest penalty (relative) at which the relation is in the model; P: Wald test in the model with all"
-    return Selection(f"Adaptive lasso ({criterion})", ranked(rows), score, chosen, seconds, steps, final)
+        score = 1.0 - float(late[on[:, i]].min()) if on[:, i].any() else 0.0
+        row = {"TERM": term, "EFFECT": effects[term], "SCORE": score, "P": p[i], "SELECTED": term in chosen}
+        rows.append(row)
+    score = "how early on the path the relation enters, from 1 to 0; P: Wald test in the model with all"
+    path = _path(terms, trail)
+    return Selection(name, ranked(rows), score, chosen, seconds, steps, final, found.notes, path)

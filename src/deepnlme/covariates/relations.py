@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deepnlme.covariates.distinct import require_distinct
 from deepnlme.covariates.forms import Relation, Term, bound
 from deepnlme.data import Population
 from deepnlme.errors import ModelError, invalid
@@ -25,19 +26,35 @@ class CovariateModel(Model):
     """
 
     def __init__(self, model: Model, terms: Sequence[Term]):
-        if isinstance(model, CovariateModel):
-            model, terms = model.model, [*model.terms, *terms]
-        self.model, self.terms = model, tuple(terms)
-        self.dynamics, self.solver = model.dynamics, model.solver
-        declared = {n: d for n, d in model.declared.items() if n in model.parameters}
-        for term in self.terms:
+        before = model.declared
+        declared = {n: d for n, d in before.items() if n in model.parameters}
+        for term in terms:
             for name, declaration in term.declarations().items():
-                if name in declared or name in model.declared:
+                if name in declared or name in before:
                     expected = f"The model already declares `{name}`"
                     raise ModelError(invalid("relations", term.label, expected, fix="Give each relation once"))
                 declared[name] = declaration
-        self.declared = declared | {n: d for n, d in model.declared.items() if n not in declared}
+        inner = without_relations(model)
+        if inner is not model:
+            model, terms = inner, [*model.terms, *terms]  # type: ignore[attr-defined]
+        self.model, self.terms = model, tuple(terms)
+        self.dynamics, self.solver = model.dynamics, model.solver
+        self.declared = declared | {n: d for n, d in before.items() if n not in declared}
         self._check()
+
+    def __str__(self) -> str:
+        covariates = ", ".join(dict.fromkeys(term.covariate for term in self.terms))
+        return f"{self.model} with relations to {covariates}" if self.terms else str(self.model)
+
+    def check_people(self, population: Population) -> None:
+        """Refuse people that a relation cannot take.
+
+        Raises:
+            DataError: Texts coded otherwise, unknown levels, a power of what is not positive.
+        """
+        self.model.check_people(population)
+        for term in self.terms:
+            term.check(population)
 
     def individual(self, theta: Any, eta: Any, cov: Any) -> dict[str, Any]:
         """Individual parameters of the model, each multiplied by the factors of its relations."""
@@ -62,6 +79,12 @@ class CovariateModel(Model):
         return self.model.observe(theta, p, x)
 
 
+def without_relations(model: Model) -> Model:
+    """The model below relations to covariates, where nothing else stands on top of them; else the model itself."""
+    only = type(model).individual is CovariateModel.individual
+    return model.model if only else model  # type: ignore[attr-defined]
+
+
 def with_covariates(
     model: Model, relations: Mapping[str, Relation | str | Sequence[Relation | str]], population: Population
 ) -> CovariateModel:
@@ -83,7 +106,7 @@ def with_covariates(
 
     Raises:
         ModelError: A parameter that `individual` does not return, a relation given twice, an unknown form.
-        DataError: A covariate that is not there, does not vary, or does not suit the form.
+        DataError: A covariate that is not there, does not vary, does not suit the form, or says the same as another.
     """
     if not isinstance(model, Model) or not isinstance(population, Population):
         what, value = ("population", population) if isinstance(model, Model) else ("model", model)
@@ -99,5 +122,7 @@ def with_covariates(
         each = [wanted] if isinstance(wanted, Relation | str) else list(wanted)
         terms += [bound(parameter, relation, population) for relation in each]
     new = CovariateModel(model, terms)
+    new.check_people(population)
     Joint(new, population[:1])
+    require_distinct(population, new.terms, "relations")
     return new

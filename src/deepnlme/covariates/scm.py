@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 from deepnlme.covariates.forms import Term
 from deepnlme.covariates.relations import CovariateModel
 from deepnlme.covariates.scm_refits import Base, Job, Outcome, Store, fitter
-from deepnlme.covariates.selection import Selection, candidates_of, effect_of, effects_of, ranked
-from deepnlme.errors import ModelError, invalid
-from deepnlme.estimation import Fit
+from deepnlme.covariates.selection import Selection, candidates_of, crowded, effect_of, effects_of, ranked
+from deepnlme.errors import ConvergenceError, ModelError, invalid
+from deepnlme.estimation import Fit, FitStatus
 from deepnlme.estimation import fit as fit_model
 
 CRITERIA = ("lrt", "bic", "aic")
@@ -94,6 +94,20 @@ class _Search:
             self.store.add(job.key, outcome)
             self.bar.update()
         return [self.store.found[job.key] for job in jobs]
+
+    def settle(self, fit: Fit) -> None:
+        """Fit the model without relations to the end, as the candidates are.
+
+        Raises:
+            ConvergenceError: That fails.
+        """
+        (found,) = self.fits([()])
+        if found.status:
+            expected = (
+                f"What a relation improves is counted from the minimum without it, and a fit of that: {found.status}"
+            )
+            raise ConvergenceError(invalid("fit", repr(fit), expected, fix="Fit it to the end with dn.fit first"), fit)
+        self.outcome = found
 
     def note(self, direction: str, term: Term, gain: float, outcome: Outcome, chosen: bool) -> None:
         """One row of the table of steps."""
@@ -175,7 +189,7 @@ def scm(
     one relation the best of them is taken, so that more than `forward` of relations without effect are included.
 
     Args:
-        fit: The fit without the relations.
+        fit: The fit without the relations; one that has not converged is fitted to the end first.
         candidates: Covariates by parameter, ``{"cl": ["wt", "age"], "v": ["wt"]}`` (a `Relation` says its form);
             or covariates for all parameters with a random effect of their name; None for all covariates that vary.
         forms: A form, several to try, or those of each covariate by name; "auto" takes the one that suits.
@@ -191,6 +205,7 @@ def scm(
 
     Raises:
         ModelError: Not a fit with estimates, or arguments out of range; a checkpoint of another search.
+        ConvergenceError: The fit without the relations does not converge.
         DataError: A covariate that is not there, does not vary, or does not suit the form.
     """
     terms = candidates_of(fit, candidates, forms)
@@ -200,17 +215,20 @@ def scm(
     store = Store.open(checkpoint, fit, {"candidates": [repr(term) for term in terms]})
     base = Base.of(fit, max(TOLERANCE, fit.options.tolerance))
     start = Outcome(fit.ofv + fit.penalty, fit.estimates, fit.evaluation.z[0].tolist())
+    settled = fit.status is FitStatus.CONVERGED
     bar = tqdm(total=0, disable=not progress, desc="scm", leave=False)
     try:
         with fitter(base, workers) as run:
             search = _Search(rule, store, run, bar, (), start)
+            if not settled:  # else what a candidate gains is the rest of the way to the minimum
+                search.settle(fit)
             while search.forward(terms):
                 bar.set_postfix_str(f"{len(search.terms)} included")
             while backward is not None and search.backward():
                 bar.set_postfix_str(f"{len(search.terms)} left")
     finally:
         bar.close()
-    chosen = _final(fit, search, progress)
+    chosen = fit if settled and not search.terms else _final(fit, search, progress)
     return _selection(rule, terms, search, chosen, time.perf_counter() - began)
 
 
@@ -228,12 +246,10 @@ def _check(forward: Any, backward: Any, criterion: Any, workers: Any) -> None:
 
 def _final(fit: Fit, search: _Search, progress: bool) -> Fit:
     """The model chosen, fitted to the end, with standard errors."""
-    if not search.terms:
-        return fit
     kind = fit.options.covariance or "sandwich"
     shown = progress and fit.options.progress
     options = replace(fit.options, checkpoint=None, held_out=None, covariance=kind, starts=1, progress=shown)
-    model = CovariateModel(fit.model, search.terms)
+    model = CovariateModel(fit.model, search.terms) if search.terms else fit.model
     start = {n: v for n, v in search.outcome.estimates.items() if n in model.space.names}
     start |= {n: w for n, w in fit.weights.items() if n in model.space.weights}
     return fit_model(model, fit.population, fit.method, start=start, options=options)
@@ -251,7 +267,7 @@ def _selection(rule: Rule, terms: Sequence[Term], search: _Search, chosen: Fit, 
         rows.append({"TERM": term, "EFFECT": effect, "SCORE": score, "P": p, "SELECTED": term in search.terms})
     score = "improvement of the OFV when the relation was last tried on top of the model so far"
     lost = sum(1 for row in search.steps if str(row["DECISION"]).startswith("failed"))
-    notes = (f"{lost} fits of candidates failed; see `steps`",) if lost else ()
+    notes = crowded(chosen, terms) + ((f"{lost} fits of candidates failed; see `steps`",) if lost else ())
     name = f"SCM ({rule.criterion}, forward {rule.forward:g}, backward {rule.backward})"
     name = name if rule.criterion == "lrt" else f"SCM ({rule.criterion})"
     steps = pd.DataFrame(search.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -90,7 +91,7 @@ class Base:
             if len(job.modes):
                 objective.start_from(u, np.asarray(job.modes))
             best = optimise(objective, u, self.options)
-        except (DeepNLMEError, np.linalg.LinAlgError) as error:  # one candidate must not sink the others
+        except (DeepNLMEError, RuntimeError, np.linalg.LinAlgError) as error:  # one must not sink the others
             return Outcome(math.nan, {}, [], str(error))
         if best.status is FitStatus.INTERRUPTED:
             raise KeyboardInterrupt("interrupted in the fit of a candidate")
@@ -128,6 +129,10 @@ def fitter(base: Base, workers: int) -> Iterator[Callable[[Sequence[Job]], Itera
         yield lambda jobs: pool.map(_one, jobs)
 
 
+def _digest(head: Any, found: Any) -> str:
+    return hashlib.sha256(json.dumps([head, found], sort_keys=True).encode()).hexdigest()
+
+
 @dataclass
 class Store:
     """Outcomes by candidate model, on disk after every one; without a path only in memory.
@@ -151,11 +156,12 @@ class Store:
             DataError: It is damaged.
         """
         head = {
-            "format": 1,
+            "format": 2,
             "names": list(fit.joint.space.names),
             "data": fingerprint(fit.population),
             "method": fit.method.name,
             "free": fit.free.tolist(),
+            "ofv": fit.ofv,
             "settings": dict(settings),
         }
         store = cls(None if path is None else Path(path), json.loads(json.dumps(head)))
@@ -171,12 +177,14 @@ class Store:
     def _read(self, path: Path) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            if content["digest"] != _digest(content["head"], content["found"]):
+                raise ValueError("it was changed")
             head, found = content["head"], {k: Outcome(**v) for k, v in content["found"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             expected = f"It is not a search of this package ({error})"
             raise DataError(invalid("checkpoint", path, expected, fix="Delete it, or name another file")) from error
         different = [name for name in self.head if head.get(name) != self.head[name]]
-        if different == ["free"] and np.allclose(head["free"], self.head["free"], rtol=1e-4, atol=1e-6):
+        if different and set(different) <= {"free", "ofv"} and self._close(head):
             different = []
         if different:
             what = {"data": "other data", "settings": "other settings"}.get(different[0], "another fit")
@@ -184,12 +192,19 @@ class Store:
             raise ModelError(invalid("checkpoint", path, f"It was written for {what}", fix=fix))
         self.found = found
 
+    def _close(self, head: Mapping[str, Any]) -> bool:
+        """Whether a fit is the same up to what two runs of it differ by."""
+        a, b = np.array(head["free"]), np.array(self.head["free"])
+        same = a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-6)
+        return same and abs(head["ofv"] - self.head["ofv"]) < CLOSE
+
     def add(self, key: str, outcome: Outcome) -> None:
         """Keep one more outcome."""
         self.found[key] = outcome
         if self.path is None:
             return
-        content = {"head": self.head, "found": {k: asdict(v) for k, v in self.found.items()}}
+        found = {k: asdict(v) for k, v in self.found.items()}
+        content = {"head": self.head, "found": found, "digest": _digest(self.head, found)}
         temporary = self.path.with_name(self.path.name + ".part")
         temporary.write_text(json.dumps(content), encoding="utf-8")
         os.replace(temporary, self.path)

@@ -1,8 +1,9 @@
 """Screening: do empirical Bayes estimates go with covariates?
 
-An EBE is shrunk towards zero: about eta_hat = w (eta + error) with w = 1 - v / omega2, v its conditional variance. The
-regression of eta_hat / w on the covariates with weights w undoes that: subjects without information count for nothing,
-and effects are not diluted.
+An EBE is shrunk towards zero, and where data are sparse or Omega is a block also towards what other effects of the
+subject suggest: a covariate of one parameter then goes with the EBEs of another. So the tests take what the data alone
+say of all effects together (see `deepnlme.covariates.effect_regression`): subjects with few data count less, effects
+are not diluted, and a covariate of one parameter is not found on another.
 
 Source: Savic, Karlsson 2009, AAPS J 11:558 (shrinkage and covariate screening); Holm 1979, Scand J Statist 6:65.
 """
@@ -11,45 +12,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import f as f_distribution
+import torch
 from scipy.stats import spearmanr
 from scipy.stats import t as t_distribution
 
+from deepnlme.covariates.effect_regression import Regression, regression
 from deepnlme.covariates.forms import Term, subject_values
 from deepnlme.covariates.selection import LEVEL, Selection, candidates_of, own_effects, ranked
+from deepnlme.covariates.targets import effect_targets
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
+from deepnlme.estimation.individuals import block_cholesky, effect_names
+from deepnlme.joint.calling import model_arithmetic
 
 TESTS = ("regression", "spearman")
 HIGH_SHRINKAGE = 30.0
 """Shrinkage [%] beyond which the screening warns."""
-LEAST = 1e-3
-"""Weight below which a subject counts for nothing."""
-
-
-@dataclass(frozen=True)
-class _Regression:
-    """A weighted regression of an effect on the columns of a relation.
-
-    Attributes:
-        slopes: [q] coefficients, of log parameter per free unit of the relation.
-        covariance: [q, q] of them.
-        df: Degrees of freedom of the residuals.
-        r2: Share of the weighted variance that is explained.
-        p: Of no relation at all, by the F test.
-    """
-
-    slopes: np.ndarray
-    covariance: np.ndarray
-    df: int
-    r2: float
-    p: float
 
 
 def screen(
@@ -62,17 +45,17 @@ def screen(
 ) -> Selection:
     """Test every candidate on the EBEs of one fit; no model is fitted again.
 
-    The random effect of the parameter's name is taken as additive on the logarithm of the parameter. Relations are
-    tested one at a time: covariates that go with a true one are found too. P is that of Holm's correction over all
-    candidates; `steps` has the single p-values and the shrinkage.
+    EFFECT is exact where the random effect is additive on the logarithm of the parameter, else to first order.
+    Relations are tested one at a time: covariates that go with a true one are found too. P is that of Holm's
+    correction over all candidates; `steps` has the single p-values and the shrinkage.
 
     Args:
         fit: The fit without the relations.
         candidates: As in `scm`; only parameters with a random effect of their name.
         forms: As in `scm`.
         level: Relations with a corrected p-value below are selected.
-        test: "regression" (F test of the regression weighted for shrinkage; an analysis of variance for categories) or
-            "spearman" (rank correlation of the plain EBEs; for numbers).
+        test: "regression" (F test of a regression in which shrinkage is taken out; an analysis of variance for
+            categories) or "spearman" (rank correlation of the plain EBEs; for numbers).
 
     Returns:
         The selection, without a fit; `relations` go into `with_covariates`.
@@ -84,25 +67,42 @@ def screen(
     terms = candidates_of(fit, candidates, forms)
     _check(fit, terms, level, test)
     began = time.perf_counter()
-    ebes, omega = fit.ebes, fit.omega
-    position = {name: i for i, name in enumerate(ebes.names)}
+    targets, done = effect_targets(fit), dict[tuple[str, str], list[Regression]]()
+    slopes = log_slopes(fit, dict.fromkeys(term.parameter for term in terms))
     raw, rows = [], []
     for term in terms:
-        i = position[term.parameter]
-        variance = float(omega.loc[term.parameter, term.parameter])
-        weight = np.clip(1.0 - ebes.covariance[:, i, i] / variance, 0.0, 1.0)
-        x = subject_values(fit.population, term.covariate)
-        found = weighted_regression(ebes.eta[:, i], weight, term.design(x))
-        p, score = found.p, found.r2
+        i, x = targets.names.index(term.parameter), subject_values(fit.population, term.covariate)
+        key = term.covariate, term.form
+        if key not in done:
+            done[key] = regression(targets, term.design(x))
+        p, score = done[key][i].p, done[key][i].r2
         if test == "spearman" and term.form != "categorical":
-            r, p = map(float, spearmanr(x, ebes.eta[:, i]))
+            r, p = map(float, spearmanr(x, targets.mode[:, i]))
             score = r * r
         raw.append(p)
-        rows.append({"TERM": term, "EFFECT": _effect(term, found), "SCORE": score})
+        rows.append({"TERM": term, "EFFECT": _effect(term, done[key][i], slopes[term.parameter]), "SCORE": score})
     corrected = holm(np.array(raw))
     for row, p in zip(rows, corrected, strict=True):
         row |= {"P": float(p), "SELECTED": bool(p < level)}
-    return _selection(fit, rows, raw, test, time.perf_counter() - began)
+    notes = _remarks(fit, slopes)
+    return _selection(fit, rows, raw, test, time.perf_counter() - began, notes)
+
+
+def log_slopes(fit: Fit, names: Collection[str]) -> dict[str, float]:
+    """d log parameter / d random effect of its name at eta = 0, the median over the subjects; 1 for log-normal ones."""
+    joint, step = fit.joint, 1e-4
+    lower, effects = block_cholesky(joint, fit.free), effect_names(joint)
+    values = joint.space.values(torch.tensor(fit.free).expand(1, 1, -1))
+
+    def log(name: str, size: float) -> np.ndarray:
+        eta = size * np.array([float(effect == name) for effect in effects])
+        z = torch.tensor(np.linalg.lstsq(lower, eta, rcond=None)[0]).expand(1, len(fit.population), -1)
+        with torch.no_grad(), model_arithmetic():
+            p = joint.parameters(values, z, joint.batch)[1][name]
+        return np.log(np.abs(p[0, :, 0].numpy()))
+
+    found = {name: float(np.median(log(name, step) - log(name, -step)) / (2.0 * step)) for name in names}
+    return {name: 1.0 if abs(slope - 1.0) < 1e-6 else slope for name, slope in found.items()}
 
 
 def _check(fit: Fit, terms: Sequence[Term], level: Any, test: Any) -> None:
@@ -124,37 +124,8 @@ def _check(fit: Fit, terms: Sequence[Term], level: Any, test: Any) -> None:
         raise ModelError(invalid("fit", f"{len(fit.population)} subjects", expected))
 
 
-def weighted_regression(eta: np.ndarray, weight: np.ndarray, columns: np.ndarray) -> _Regression:
-    """Regression of eta / weight on an intercept and columns, with these weights.
-
-    Args:
-        eta: [S] shrunk effects.
-        weight: [S] one less shrinkage of the variance, 0 to 1.
-        columns: [S, q].
-    """
-    used = weight > LEAST
-    n, q = int(used.sum()), columns.shape[1]
-    nothing = _Regression(np.full(q, math.nan), np.full((q, q), math.nan), 0, math.nan, 1.0)
-    if n < q + 3:
-        return nothing
-    root = np.sqrt(weight[used])
-    y = eta[used] / weight[used] * root
-    x = np.column_stack([np.ones(n), columns[used]]) * root[:, None]
-    if np.linalg.matrix_rank(x) < q + 1:
-        return nothing
-    b, *_ = np.linalg.lstsq(x, y, rcond=None)
-    rest = float(np.sum((y - x @ b) ** 2))
-    mean = float((root @ y) / (root @ root))
-    total = float(np.sum((y - mean * root) ** 2))
-    df = n - q - 1
-    sigma2 = rest / df
-    p = float(f_distribution.sf((total - rest) / q / sigma2, q, df)) if sigma2 > 0 else 0.0
-    covariance = sigma2 * np.linalg.inv(x.T @ x)[1:, 1:]
-    return _Regression(b[1:], covariance, df, 1.0 - rest / total if total > 0 else 0.0, p)
-
-
-def _effect(term: Term, found: _Regression) -> tuple[float, float, float]:
-    """Ratio over the range of the covariate with its interval, from the regression."""
+def _effect(term: Term, found: Regression, slope: float) -> tuple[float, float, float]:
+    """Ratio over the range of the covariate with its interval, from the regression and d log parameter / d eta."""
     if not found.df:
         return math.nan, math.nan, math.nan
     if term.form == "categorical":
@@ -163,6 +134,7 @@ def _effect(term: Term, found: _Regression) -> tuple[float, float, float]:
     else:
         ends = term.design(np.array([term.low, term.high]))
         contrast = ends[1] - ends[0]
+    contrast = contrast * slope
     log = float(contrast @ found.slopes)
     away = float(t_distribution.ppf(0.5 + 0.5 * LEVEL, found.df)) * math.sqrt(contrast @ found.covariance @ contrast)
     return math.exp(log), math.exp(log - away), math.exp(log + away)
@@ -177,14 +149,20 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def _selection(fit: Fit, rows: list[dict[str, Any]], raw: list[float], test: str, seconds: float) -> Selection:
+def _remarks(fit: Fit, slopes: Mapping[str, float]) -> tuple[str, ...]:
+    shrunk, out = fit.shrinkage, []
+    for name, slope in slopes.items():
+        if shrunk[name] > HIGH_SHRINKAGE:
+            out.append(f"warning: shrinkage of {name} is {shrunk[name]:.0f} %: its EBEs say little, tests lose power")
+        if slope != 1.0:
+            out.append(f"{name} is not log-normal: its EFFECT is to first order")
+    return tuple(out)
+
+
+def _selection(
+    fit: Fit, rows: list[dict[str, Any]], raw: list[float], test: str, seconds: float, notes: tuple[str, ...]
+) -> Selection:
     shrunk = fit.shrinkage
-    names = dict.fromkeys(row["TERM"].parameter for row in rows)
-    notes = tuple(
-        f"warning: shrinkage of {name} is {shrunk[name]:.0f} %: its EBEs say little, and tests of them lose power"
-        for name in names
-        if shrunk[name] > HIGH_SHRINKAGE
-    )
     steps = pd.DataFrame(
         {
             "RELATION": [row["TERM"].label for row in rows],

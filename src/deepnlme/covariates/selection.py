@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from scipy.stats import norm
 
-from deepnlme.covariates.forms import FORMS, Relation, Term, bound, subject_values
+from deepnlme.covariates.distinct import require_distinct
+from deepnlme.covariates.forms import FORMS, Relation, Term, bound
 from deepnlme.errors import DataError, ModelError, invalid
 from deepnlme.estimation import Fit
 
@@ -37,6 +38,7 @@ class Selection:
         steps: The steps of the search, or None.
         fit: The fit of the model chosen, or None where none was made.
         notes: Remarks, such as warnings.
+        path: Of a lasso, the OFV and the coefficients for every penalty; or None.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Selection:
     steps: pd.DataFrame | None = None
     fit: Fit | None = None
     notes: tuple[str, ...] = ()
+    path: pd.DataFrame | None = None
 
     @property
     def relations(self) -> dict[str, list[Relation]]:
@@ -85,7 +88,7 @@ def _shown(table: pd.DataFrame) -> str:
     shown = table.copy()
     if "SELECTED" in shown:
         shown["SELECTED"] = np.where(shown["SELECTED"].to_numpy(bool), "yes", "")
-    for name in {"OFV", "dOFV"} & set(shown):
+    for name in {"OFV", "dOFV", "REFITTED", "BIC", "EBIC", "HELD OUT"} & set(shown):
         shown[name] = [f"{v:.3f}" if math.isfinite(v) else "" for v in shown[name]]
     return shown.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")
 
@@ -105,13 +108,14 @@ def candidates_of(
 
     Raises:
         ModelError: Not a fit with estimates, an unknown parameter or form, nothing to look at.
-        DataError: An unknown covariate, or one that cannot have the form.
+        DataError: An unknown covariate, one that cannot have the form, or two that say the same.
     """
     require_fit(fit)
+    _require_known(fit, forms)
     population, effects = fit.population, own_effects(fit)
     if not isinstance(candidates, Mapping):
         given = [candidates] if isinstance(candidates, str) else candidates
-        varying = [n for n in population.covariates if len(np.unique(subject_values(population, n))) > 1]
+        varying = [n for n in population.covariates if np.ptp(population.records.covariates[n]) > 0]
         candidates = {name: list(varying if given is None else given) for name in effects}
     terms: dict[tuple[str, str, str], Term] = {}
     for parameter, wanted in candidates.items():
@@ -126,7 +130,15 @@ def candidates_of(
         expected = "It needs a parameter with a random effect and a covariate that varies"
         raise ModelError(invalid("candidates", "none", expected, fix=fix))
     _require_parameters(fit, {t.parameter for t in out})
+    require_distinct(population, [*getattr(fit.model, "terms", ()), *out])
     return out
+
+
+def _require_known(fit: Fit, forms: Any) -> None:
+    there = fit.population.covariates
+    unknown = [name for name in forms if name not in there] if isinstance(forms, Mapping) else []
+    if unknown:
+        raise DataError(invalid("forms", repr(unknown[0]), f"The population's covariates are {', '.join(there)}"))
 
 
 def _with_forms(item: Any, forms: Any) -> list[Relation]:
@@ -231,20 +243,9 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame({name: table[name] for name in COLUMNS})
 
 
-def require_distinct(fit: Fit, terms: Sequence[Term]) -> None:
-    """Refuse two covariates of one parameter that cannot be told apart.
-
-    Raises:
-        DataError: Naming both.
-    """
-    for parameter in dict.fromkeys(t.parameter for t in terms):
-        own = [t for t in terms if t.parameter == parameter]
-        columns = [t.design(subject_values(fit.population, t.covariate)) for t in own]
-        for i, first in enumerate(own):
-            for j in range(i):
-                if columns[i].shape[1] != 1 or columns[j].shape[1] != 1:
-                    continue
-                r = float(np.corrcoef(columns[i][:, 0], columns[j][:, 0])[0, 1])
-                if abs(r) > 1.0 - 1e-8:
-                    got = f"{own[j].covariate} and {first.covariate}, correlated by {r:.6f}"
-                    raise DataError(invalid("candidates", got, "They say the same", parameter, "Leave one out"))
+def crowded(fit: Fit, terms: Sequence[Term]) -> tuple[str, ...]:
+    """A remark where there are as many coefficients of candidates as subjects."""
+    count, subjects = sum(len(t.names) for t in terms), len(fit.population)
+    if count < subjects:
+        return ()
+    return (f"warning: {count} coefficients of candidates for {subjects} subjects: some go with the data by chance",)

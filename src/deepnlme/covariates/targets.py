@@ -28,6 +28,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from deepnlme.data import Population
+from deepnlme.data.events import occasion_numbers
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import EBEStatus, Fit
 from deepnlme.estimation.posterior import own_posterior, posterior
@@ -118,6 +119,29 @@ class EffectTargets:
         v = lower @ np.linalg.inv(whitened) @ lower.T
         return (v @ self.information[..., None])[..., 0], np.einsum("sii->si", v)
 
+    def given_others(self, g: np.ndarray, omega: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the data say about each effect, no prior on it and the others ~ N(g, omega): y and its variance, [S, k].
+
+        Where the data do not tell effects apart, `unshrunk` has infinite variances; these are finite. NaN and infinity
+        where the data say nothing of the effect.
+
+        Args:
+            g: [S, k] expected effects.
+            omega: [k, k] variance around them.
+        """
+        y, v = np.full(g.shape, np.nan), np.full(g.shape, np.inf)
+        for j in range(g.shape[1]):
+            rest = np.delete(np.arange(g.shape[1]), j)
+            prior = np.linalg.inv(omega[np.ix_(rest, rest)])
+            others = self.precision[:, rest][:, :, rest] + prior
+            right = self.information[:, rest] + g[:, rest] @ prior
+            weight = np.linalg.solve(others, self.precision[:, rest, j][..., None])[..., 0]
+            precision = self.precision[:, j, j] - np.einsum("sr,sr->s", weight, self.precision[:, rest, j])
+            known = precision * self.omega[j, j] > NOTHING
+            along = self.information[:, j] - np.einsum("sr,sr->s", weight, right)
+            y[known, j], v[known, j] = along[known] / precision[known], 1.0 / precision[known]
+        return y, v
+
     def log_density(self, g: Tensor, lower: Tensor) -> Tensor:
         """log N(y; g, L L' + V) of every subject up to a constant, [S].
 
@@ -200,14 +224,17 @@ def effect_targets(fit: Fit, population: Population | None = None) -> EffectTarg
     """
     if not isinstance(fit, Fit):
         raise ModelError(invalid("fit", type(fit).__name__, "It is a fit, as dn.fit(...) returns"))
-    blocks, columns = _blocks(fit)
+    occasions = fit.joint.occasions
+    if population is not None and population.occasions:
+        occasions = max(occasions, int(occasion_numbers(population.records).max()) + 1)
+    blocks, columns = _blocks(fit, occasions)
     if not fit.method.uses_omega or not blocks:
         why = "naive pooling has none" if not fit.method.uses_omega else "the model declares none with a variance"
         expected = f"Covariates explain random effects between subjects, and {why}"
         raise ModelError(
             invalid("fit", repr(fit), expected, fix="Declare dn.RandomEffects(...) and fit with dn.FOCE()")
         )
-    found = own_posterior(fit) if population is None else posterior(fit, population, fit.joint.occasions)
+    found = own_posterior(fit) if population is None else posterior(fit, population, occasions)
     ids = (fit.population if population is None else population).ids
     factor = found.factor[:, columns]
     usable = np.isfinite(factor).all((1, 2)) & (found.status == EBEStatus.CONVERGED)
@@ -244,7 +271,7 @@ def _of_whitened(blocks: tuple[Block, ...], ids: tuple, mode: np.ndarray, covari
     )
 
 
-def _blocks(fit: Fit) -> tuple[tuple[Block, ...], list[int]]:
+def _blocks(fit: Fit, occasions: int) -> tuple[tuple[Block, ...], list[int]]:
     """The groups with effects between subjects whose variance is not zero, and the effects' columns."""
     blocks, columns, at = [], [], 0
     omega = fit.joint.space.omega_matrices(fit.free)
@@ -263,5 +290,5 @@ def _blocks(fit: Fit) -> tuple[tuple[Block, ...], list[int]]:
                 effects = RandomEffects(len(kept), omega=part, block=group.block)
                 blocks.append(Block(attribute, labels, tuple(int(i) for i in kept), effects))
                 columns += [at + int(i) for i in kept]
-        at += group.size * (fit.joint.occasions if group.by == "occasion" else 1)
+        at += group.size * (occasions if group.by == "occasion" else 1)
     return tuple(blocks), columns

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
 
 from deepnlme.data.frame import check_covariate_names
 from deepnlme.errors import DataError, invalid
@@ -158,7 +161,8 @@ def _checked(name: str, given: Any, ids: Sequence[int | str]) -> np.ndarray:
 def _rows(name: str, given: Any, ids: Sequence[int | str]) -> Any:
     """What is given for each subject, in their order."""
     if isinstance(given, Mapping):
-        unknown = [id for id in given if id not in set(ids)]
+        known = set(ids)
+        unknown = [id for id in given if id not in known]
         if unknown:
             expected = f"The {len(ids)} subjects are {', '.join(map(str, ids[:5]))}{', ...' if len(ids) > 5 else ''}"
             raise DataError(invalid(name, f"subject {unknown[0]!r}", expected, fix="Correct the identifier"))
@@ -168,8 +172,12 @@ def _rows(name: str, given: Any, ids: Sequence[int | str]) -> Any:
             got = f"none for {len(missing)} of {len(ids)} subjects ({', '.join(missing[:5])})"
             raise DataError(invalid(name, got, "Every subject has one", fix=fix))
         return [given[id] for id in ids]
-    if hasattr(given, "detach"):  # a torch tensor
-        given = given.detach().cpu().numpy()
+    if isinstance(given, pd.Series | pd.DataFrame):  # its index might name the subjects, in another order
+        fix = "Give x.to_numpy() if its rows are in the order of the subjects, else a dict id -> array"
+        expected = "A table does not say whose its rows are"
+        raise DataError(invalid(name, f"a pandas {type(given).__name__}", expected, fix=fix))
+    if isinstance(given, Tensor):
+        given = _numpy(given)
     if isinstance(given, str) or not hasattr(given, "__len__") or (hasattr(given, "ndim") and given.ndim == 0):
         raise DataError(invalid(name, repr(given), "It is an array [subjects, ...] or a dict id -> array"))
     if len(given) != len(ids):
@@ -178,11 +186,19 @@ def _rows(name: str, given: Any, ids: Sequence[int | str]) -> Any:
     return given
 
 
+def _numpy(values: Tensor) -> np.ndarray:
+    values = values.detach().cpu()
+    return (values.double() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
+
+
 def _numbers(name: str, row: Any, id: Any) -> np.ndarray:
     """One subject's array: float32 stays, all else becomes float64."""
     where = f"subject {id}"
-    if hasattr(row, "detach"):
-        row = row.detach().cpu().numpy()
+    if isinstance(row, Tensor):
+        row = _numpy(row)
+    if np.ma.is_masked(row):
+        fix = "Fill in what is masked, and give the mask as a second tensor"
+        raise DataError(invalid(name, "masked numbers", "It takes finite numbers", where, fix))
     try:
         array = np.asarray(row)
         if array.dtype.kind not in "buif":

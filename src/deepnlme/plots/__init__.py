@@ -7,6 +7,7 @@ declarations; `units` overrides them.
 """
 
 from deepnlme.plots.attainment import plot_exposure, plot_target_attainment
+from deepnlme.plots.augmented import plot_augmented
 from deepnlme.plots.convergence import plot_convergence
 from deepnlme.plots.covariate_effects import plot_covariate_effects
 from deepnlme.plots.discovery import plot_distillation, plot_effect_curves
@@ -16,6 +17,7 @@ from deepnlme.plots.eta_pairs import plot_eta_pairs
 from deepnlme.plots.goodness_of_fit import plot_goodness_of_fit
 from deepnlme.plots.individual_fits import plot_individual_fits
 from deepnlme.plots.influence import plot_influence
+from deepnlme.plots.lasso_path import plot_lasso_path
 from deepnlme.plots.learning import plot_learning, plot_predicted
 from deepnlme.plots.networks import plot_network
 from deepnlme.plots.npde import plot_npde
@@ -25,6 +27,7 @@ from deepnlme.plots.simulated import plot_simulation
 from deepnlme.plots.vpc import plot_vpc
 
 __all__ = [
+    "plot_augmented",
     "plot_convergence",
     "plot_covariate_effects",
     "plot_distillation",
@@ -36,6 +39,7 @@ __all__ = [
     "plot_goodness_of_fit",
     "plot_individual_fits",
     "plot_influence",
+    "plot_lasso_path",
     "plot_learning",
     "plot_network",
     "plot_npde",

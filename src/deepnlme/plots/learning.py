@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepnlme.errors import ModelError, invalid
+from deepnlme.errors import DataError, ModelError, invalid
 from deepnlme.learning import Learned, LearningCurve
 from deepnlme.learning.table import read_targets
 from deepnlme.plots.style import (
@@ -134,6 +134,9 @@ def plot_predicted(
     predicted = np.asarray(learned.predict(inputs), dtype=np.float64)
     predicted = predicted.reshape(len(predicted), -1)
     y, _ = read_targets(targets, len(predicted))
+    if y.shape[1] != len(learned.targets):
+        expected = f"It has learned {', '.join(learned.targets)}"
+        raise DataError(invalid("targets", f"{y.shape[1]} columns", expected))
     gaussian = learned.loss == "gaussian"
     mean = predicted[:, ::2] if gaussian else predicted
     count = len(learned.targets)

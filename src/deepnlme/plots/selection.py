@@ -41,8 +41,8 @@ def plot_selection(
     first.
 
     Args:
-        selections: What `scm`, `screen`, `lasso` return, one or several; a mapping gives them names. Of several forms
-            of one relation the one ranked first is shown.
+        selections: What `scm`, `screen`, `lasso`, `attribute` return, one or several; a mapping gives them names. Of
+            several forms of one relation the one ranked first is shown.
         axes: One pair of axes to draw into.
         width: Width of a new figure [mm].
 
@@ -88,7 +88,7 @@ def _named(selections: Any) -> dict[str, Selection]:
         selections = dict(zip(again, given, strict=True))
     if not selections or not all(isinstance(s, Selection) for s in selections.values()):
         got = next((type(s).__name__ for s in selections.values() if not isinstance(s, Selection)), "none")
-        raise ModelError(invalid("selections", got, "They are what dn.scm, dn.screen or dn.lasso return"))
+        raise ModelError(invalid("selections", got, "They are what dn.scm, dn.screen, dn.lasso or dn.attribute return"))
     return {str(name): s for name, s in selections.items()}
 
 
