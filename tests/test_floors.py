@@ -25,7 +25,7 @@ FLOORS: dict[float, tuple[str, ...]] = {
     3.5: ("joint",),
     4: ("estimation",),
     4.5: ("simulation",),
-    5: ("covariates", "discovery", "diagnostics", "compare"),
+    5: ("covariates", "amortised", "discovery", "diagnostics", "compare"),
     6: ("plots", "__init__"),
     6.5: ("report",),
 }

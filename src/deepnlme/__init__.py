@@ -1,5 +1,6 @@
 """Deep nonlinear mixed-effects modelling for pharmacometrics."""
 
+from deepnlme.amortised import Encoder, amortise, load_encoder
 from deepnlme.compare import (
     Comparison,
     CrossValidation,
@@ -16,14 +17,11 @@ from deepnlme.compare import (
 )
 from deepnlme.covariates import (
     Augmented,
-    Encoder,
     Relation,
     Selection,
-    amortise,
     attribute,
     augment,
     lasso,
-    load_encoder,
     scm,
     screen,
     with_covariates,

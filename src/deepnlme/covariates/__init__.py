@@ -2,7 +2,6 @@
 
 from deepnlme.covariates.attribution import attribute
 from deepnlme.covariates.augment import Augmented, augment
-from deepnlme.covariates.encoder import Encoder, amortise, load_encoder
 from deepnlme.covariates.forms import Relation
 from deepnlme.covariates.lasso import lasso
 from deepnlme.covariates.relations import CovariateModel, with_covariates
@@ -15,15 +14,12 @@ __all__ = [
     "Augmented",
     "CovariateModel",
     "EffectTargets",
-    "Encoder",
     "Relation",
     "Selection",
-    "amortise",
     "attribute",
     "augment",
     "effect_targets",
     "lasso",
-    "load_encoder",
     "scm",
     "screen",
     "with_covariates",

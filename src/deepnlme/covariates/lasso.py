@@ -33,7 +33,7 @@ from deepnlme.covariates.lasso_trail import (
     relaxed,
     walk,
 )
-from deepnlme.covariates.selection import Selection, candidates_of, effect_of, effects_of, ranked
+from deepnlme.covariates.selection import Selection, distinct_candidates, effect_of, effects_of, ranked
 from deepnlme.errors import ConvergenceError, ModelError, invalid
 from deepnlme.estimation import Fit
 
@@ -141,7 +141,7 @@ def lasso(
         DataError: A covariate that is not there, has no value for some, does not vary, or says the same as another.
         ConvergenceError: "quadratic", and the model with all relations cannot be fitted.
     """
-    terms = candidates_of(fit, candidates, forms)
+    terms = distinct_candidates(fit, candidates, forms)
     _check(fit, terms, criterion, folds, power, approximation)
     began = time.perf_counter()
     count, subjects = sum(len(t.names) for t in terms), len(fit.population)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from deepnlme.covariates.forms import Term
 from deepnlme.covariates.relations import CovariateModel
 from deepnlme.covariates.scm_refits import Base, Job, Outcome, Store, fitter
-from deepnlme.covariates.selection import Selection, candidates_of, crowded, effect_of, effects_of, ranked
+from deepnlme.covariates.selection import Selection, crowded, distinct_candidates, effect_of, effects_of, ranked
 from deepnlme.errors import ConvergenceError, ModelError, invalid
 from deepnlme.estimation import Fit, FitStatus
 from deepnlme.estimation import fit as fit_model
@@ -208,7 +208,7 @@ def scm(
         ConvergenceError: The fit without the relations does not converge.
         DataError: A covariate that is not there, does not vary, or does not suit the form.
     """
-    terms = candidates_of(fit, candidates, forms)
+    terms = distinct_candidates(fit, candidates, forms)
     _check(forward, backward, criterion, workers)
     began = time.perf_counter()
     rule = Rule(criterion, forward, backward, len(fit.population))

@@ -23,7 +23,7 @@ from scipy.stats import t as t_distribution
 
 from deepnlme.covariates.effect_regression import Regression, regression
 from deepnlme.covariates.forms import Term, subject_values
-from deepnlme.covariates.selection import LEVEL, Selection, candidates_of, own_effects, ranked
+from deepnlme.covariates.selection import LEVEL, Selection, distinct_candidates, own_effects, ranked
 from deepnlme.covariates.targets import effect_targets
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
@@ -64,7 +64,7 @@ def screen(
         ModelError: No such effect, or arguments out of range.
         DataError: A covariate that is not there, does not vary, or does not suit the form.
     """
-    terms = candidates_of(fit, candidates, forms)
+    terms = distinct_candidates(fit, candidates, forms)
     _check(fit, terms, level, test)
     began = time.perf_counter()
     targets, done = effect_targets(fit), dict[tuple[str, str], list[Regression]]()

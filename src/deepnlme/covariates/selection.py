@@ -108,7 +108,7 @@ def candidates_of(
 
     Raises:
         ModelError: Not a fit with estimates, an unknown parameter or form, nothing to look at.
-        DataError: An unknown covariate, one that cannot have the form, or two that say the same.
+        DataError: An unknown covariate, or one that cannot have the form.
     """
     require_fit(fit)
     _require_known(fit, forms)
@@ -130,8 +130,22 @@ def candidates_of(
         expected = "It needs a parameter with a random effect and a covariate that varies"
         raise ModelError(invalid("candidates", "none", expected, fix=fix))
     _require_parameters(fit, {t.parameter for t in out})
-    require_distinct(population, [*getattr(fit.model, "terms", ()), *out])
     return out
+
+
+def distinct_candidates(
+    fit: Any,
+    candidates: Mapping[str, Any] | Sequence[str] | None,
+    forms: Mapping[str, Any] | Sequence[str] | str = "auto",
+) -> list[Term]:
+    """The candidates, as `candidates_of`; two covariates that say the same, one perhaps in the model, are refused.
+
+    Raises:
+        DataError: Naming both.
+    """
+    terms = candidates_of(fit, candidates, forms)
+    require_distinct(fit.population, [*getattr(fit.model, "terms", ()), *terms])
+    return terms
 
 
 def _require_known(fit: Fit, forms: Any) -> None:

@@ -10,9 +10,9 @@ from scipy.stats import binom
 from torch import exp
 
 import deepnlme as dn
-from deepnlme.covariates.encoder_network import SetEncoder, negative_log_density
-from deepnlme.covariates.encoder_posterior import Whitened, resampled
-from deepnlme.covariates.encoder_training import Plan, drawn
+from deepnlme.amortised.network import SetEncoder, negative_log_density
+from deepnlme.amortised.posterior import Whitened, resampled
+from deepnlme.amortised.training import Plan, drawn
 from deepnlme.errors import DataError, ModelError
 from deepnlme.simulation.design import Setting
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from deepnlme.covariates.encoder_network import SetEncoder
-from deepnlme.covariates.encoder_views import Views, flat_rows
+from deepnlme.amortised.network import SetEncoder
+from deepnlme.amortised.views import Views, flat_rows
 from deepnlme.data import Population, Records
 from deepnlme.errors import DataError, invalid
 from deepnlme.estimation import EBEStatus

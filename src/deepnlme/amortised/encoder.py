@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from deepnlme.covariates.encoder_file import basis, check_basis
-from deepnlme.covariates.encoder_network import SetEncoder
-from deepnlme.covariates.encoder_posterior import Encoded, Whitened, encoded, resampled, warn_of_clock
-from deepnlme.covariates.encoder_training import Plan, trained
+from deepnlme.amortised.file import basis, check_basis
+from deepnlme.amortised.network import SetEncoder
+from deepnlme.amortised.posterior import Encoded, Whitened, encoded, resampled, warn_of_clock
+from deepnlme.amortised.training import Plan, trained
 from deepnlme.data import Population
 from deepnlme.data.dense import times_by_subject
 from deepnlme.data.events import occasion_numbers

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deepnlme.covariates.encoder_network import SetEncoder, negative_log_density
-from deepnlme.covariates.encoder_views import Views, flat_rows
+from deepnlme.amortised.network import SetEncoder, negative_log_density
+from deepnlme.amortised.views import Views, flat_rows
 from deepnlme.errors import DataError, ModelError, invalid
 from deepnlme.joint import Places, chunks, cost
 from deepnlme.learning.descent import Part, descend
@@ -74,7 +74,7 @@ class Examples:
     """Simulated subjects.
 
     Attributes:
-        x: [M, inputs] what the network is given (see `encoder_views.flat_rows`).
+        x: [M, inputs] what the network is given (see `views.flat_rows`).
         z: [M, k] their whitened random effects.
         features: Numbers that describe an observation.
     """

@@ -55,7 +55,7 @@ class SetEncoder(nn.Module):
         self.center, self.scale = values.mean(0), sd.clamp(min=FLAT)
 
     def forward(self, x: Tensor) -> Tensor:
-        """m and A, [N, k + k^2], of rows [N, J (1 + features) + k + k^2] (see `encoder_views.flat_rows`)."""
+        """m and A, [N, k + k^2], of rows [N, J (1 + features) + k + k^2] (see `views.flat_rows`)."""
         k = self.effects
         tokens, mean, factor = self._parts(x)
         rows = max(1, TOKENS // max(tokens.shape[1], 1))
