@@ -1,8 +1,10 @@
 """What people do wrong with covariates, by every method that takes them: refused with a way out, or remarked upon."""
 
+import re
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import deepnlme as dn
@@ -185,3 +187,15 @@ def test_people_learned_from_decide_alone(name, fits):
         fit = dn.fit(Level(), people[:16], options=QUIET)
         found.append(METHODS[name](fit, ["wt", "age"]).effects(people)["G_mu"].to_numpy())
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_missing_values_come_with_two_ways_out():
+    table = pd.read_csv("datasets/phenobarbital/data.csv", na_values=".")
+    table.loc[table["ID"].isin([2, 5]), "WT"] = np.nan
+    with pytest.raises(dn.DataError, match="2 subjects have none") as caught:
+        dn.read_nonmem(table, covariates=["WT"])
+    ways = re.findall(r'table\["WT"\] = .*?\)\)|table = .*?\)', str(caught.value))
+    for way, subjects in zip(ways, (59, 57), strict=True):
+        scope = {"table": table.copy()}
+        exec(way, scope)  # what is to be pasted works
+        assert len(dn.read_nonmem(scope["table"], covariates=["WT"])) == subjects

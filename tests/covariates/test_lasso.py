@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
 import deepnlme as dn
@@ -378,6 +379,15 @@ def test_on_top_of_relations():
     assert found.steps["HELD OUT"].min() == pytest.approx(found.fit.ofv, rel=0.2)
 
 
+class Learned(Level):
+    """A network too large for a curvature."""
+
+    network = dn.MLP(1, (300,), 1, prior=dn.L2(1.0))
+
+    def individual(self, theta, eta, cov):
+        return dict(mu=theta.mu * torch.exp(eta.mu + 0.01 * theta.network(cov.a)))
+
+
 def test_mistakes():
     x = {"a": np.arange(1.0, 13.0), "b": 2.0 * np.arange(1.0, 13.0), "c": np.array(list("pq") * 6)}
     fit = dn.fit(Level(), levels(x, np.zeros(12)), options=QUIET)
@@ -393,6 +403,9 @@ def test_mistakes():
         with pytest.raises(error) as caught:
             dn.lasso(fit, ["a", "c"] if change else None, progress=False, **change)
         assert message in str(caught.value)
+    large = dn.fit(Learned(), fit.population, options=dn.Options(progress=False, covariance=None, max_iterations=1))
+    with pytest.raises(dn.ModelError, match=r"got a network with 901 weights that all subjects share.* dn\.screen"):
+        dn.lasso(large, {"mu": ["a", "c"]}, progress=False)
     rng = np.random.default_rng(1)
     many = {f"x{i}": rng.standard_normal(10) for i in range(12)}
     fit = dn.fit(Level(), levels(many, np.zeros(10)), options=QUIET)

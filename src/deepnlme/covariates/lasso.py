@@ -173,6 +173,11 @@ def _check(fit: Fit, terms: Sequence[Term], criterion: Any, folds: Any, power: A
         raise ModelError(invalid("folds", repr(folds), f"It is a whole number from 2 to {len(fit.population)}"))
     if isinstance(power, bool) or not isinstance(power, int | float) or not 0 <= power < math.inf:
         raise ModelError(invalid("power", repr(power), "It is a number of at least 0"))
+    space = fit.joint.space
+    if space.row_size < space.size:
+        got = f"a network with {space.size - space.row_size} weights that all subjects share"
+        expected = "The lasso estimates everything together, with a curvature of all parameters"
+        raise ModelError(invalid("fit", got, expected, fix="Use dn.screen, or a network of at most 600 weights"))
     pairs = [(t.parameter, t.covariate) for t in terms]
     if len(set(pairs)) < len(pairs):
         expected = "The model with all relations has one form of each"
@@ -189,7 +194,8 @@ def _exact(task: _Task, bar: Any) -> _Found:
         fitted[i] = relaxed(search, trail.points[i])
         return fitted[i].value
 
-    steps = compared(trail, refitted, task.rule, task.full.value if isinstance(task.full, Full) else -math.inf)
+    least = min(task.full.value, *trail.values) if isinstance(task.full, Full) else -math.inf
+    steps = compared(trail, refitted, task.rule, least)
     which = int(np.nanargmin(steps[task.rule.criterion.upper()].to_numpy(float)))
     if task.criterion == "cv":
         bar.total += len(steps)

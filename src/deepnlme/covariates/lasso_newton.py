@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deepnlme.covariates.lasso_path import minimiser, size, within
-from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation.objective import Evaluation, MarginalObjective
 from deepnlme.estimation.trust_region import curvature, damped_update
 
@@ -115,11 +114,6 @@ class Penalised:
     _trace: float = field(init=False)
 
     def __post_init__(self) -> None:
-        space = self.objective.joint.space
-        if space.row_size < space.size:
-            got = f"a network with {space.size - space.row_size} weights that all subjects share"
-            expected = "The lasso estimates everything together, with a curvature of all parameters"
-            raise ModelError(invalid("fit", got, expected, fix="Use dn.screen, or a network of at most 600 weights"))
         self.evaluation = self.objective(self.u)
         self.curvature = first_curvature(self.objective, self.evaluation)
         self._trace = float(np.trace(self.curvature))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TOLERANCE = 1e-10
+TOLERANCE = 1e-12
 """Change of a coefficient, relative to the largest one, at which the descent ends."""
 LENGTH = 60
 """Most steps for the length of a group."""
@@ -20,7 +20,7 @@ SWEEPS, POLISH = 10_000, 6
 """Most sweeps over the groups at one penalty, and after how many a step of Newton's method is tried."""
 NEARLY = 1e-6
 """Penalty, relative to the largest, below which there is none."""
-ROOT, EXACT = 100, 1e-8
+ROOT, EXACT = 100, 1e-10
 """Most penalties tried for a size, and how near to it they come."""
 
 

@@ -206,7 +206,7 @@ def scm(
     Raises:
         ModelError: Not a fit with estimates, or arguments out of range; a checkpoint of another search.
         ConvergenceError: The fit without the relations does not converge.
-        DataError: A covariate that is not there, does not vary, or does not suit the form.
+        DataError: A covariate that is not there, does not vary, does not suit the form, or says the same as another.
     """
     terms = distinct_candidates(fit, candidates, forms)
     _check(forward, backward, criterion, workers)

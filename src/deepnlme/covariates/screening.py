@@ -62,7 +62,7 @@ def screen(
 
     Raises:
         ModelError: No such effect, or arguments out of range.
-        DataError: A covariate that is not there, does not vary, or does not suit the form.
+        DataError: A covariate that is not there, does not vary, does not suit the form, or says the same as another.
     """
     terms = distinct_candidates(fit, candidates, forms)
     _check(fit, terms, level, test)

@@ -108,7 +108,8 @@ def _filled(cells: Cells, column: str, raw: np.ndarray, subject: np.ndarray, rul
     without = np.flatnonzero(np.isnan(filled))
     if len(without):
         k = len(np.unique(subject[without]))
-        fix = "Give it a value in the data, such as the median, or leave the subject out"
-        fix += f". {k} subjects have none" if k > 1 else ""
+        fix = f"{k} subjects have none. " if k > 1 else ""
+        fix += f'Fill it in before reading, such as by the median: table["{column}"] = table["{column}"].fillna('
+        fix += f'table["{column}"].median()); or leave them out: table = table.dropna(subset=["{column}"])'
         raise cells.refuse(int(without[0]), column, "The subject has no value of this covariate on any record", fix)
     return filled
