@@ -141,7 +141,7 @@ def test_a_file_without_a_value(tmp_path):
     path.write_text("\n".join(["ID,TIME,DV,WT", *rows]))
     with pytest.raises(dn.DataError) as caught:
         dn.read_nonmem(path, covariates=["wt"])
-    for part in ("subject 3", "no value of this covariate", "the median", "leave the subject out", "2 subjects"):
+    for part in ("subject 3", "no value of this covariate", "the median", "leave them out", "2 subjects"):
         assert part in str(caught.value)
 
 

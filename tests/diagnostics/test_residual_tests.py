@@ -147,6 +147,16 @@ def test_the_curve_is_a_regression(fit):
     assert found["P"] == pytest.approx(2 * stats.t(len(r) - 3).sf(abs(expected)), rel=1e-6)
 
 
+def test_predictions_that_differ_by_rounding_are_ties(fit):
+    """People alike have the same PRED but for the last digit, which must not order their residuals."""
+    rows = fit.predictions()[["ID", "TIME", "PRED", "CWRES"]]
+    rows["PRED"] = np.resize([1e-7, 3e-7, 2.0, 5.0], len(rows))
+    shaken = rows.assign(PRED=rows["PRED"] * (1 + 1e-14 * np.random.default_rng(1).standard_normal(len(rows))))
+    pd.testing.assert_frame_equal(dn.residual_tests(shaken), dn.residual_tests(rows), rtol=1e-12)
+    expected = stats.spearmanr(rows["PRED"], rows["CWRES"])[0]
+    assert dn.residual_tests(shaken).set_index("Test").loc["trend with PRED", "Statistic"] == pytest.approx(expected)
+
+
 def test_order_of_the_table_and_other_residuals(fit):
     """A table has what a fit has; subjects need not stand together; any column can be tested."""
     rows = fit.predictions()

@@ -16,6 +16,8 @@ from deepnlme.estimation import Fit
 RESIDUALS = ("CWRES", "WRES", "IWRES")
 SHAPIRO_MOST = 5000
 """Residuals up to which normality is tested by Shapiro and Wilk, beyond by D'Agostino and Pearson."""
+ROUNDING = 1e-9
+"""Predictions that differ by no more, relatively, are the same."""
 FEWEST = 8
 """Residuals that a test takes at least."""
 
@@ -75,6 +77,7 @@ def residual_tests(fit: Fit | pd.DataFrame, residual: str = "CWRES") -> pd.DataF
         subject = pd.factorize(own["ID"])[0]
         order = np.argsort(subject, kind="stable")
         value, time, pred = (own[c].to_numpy(float)[order] for c in (residual, "TIME", "PRED"))
+        pred = _even(pred)
         sample = _Sample(value, time, pred, subject[order])
         rows += [(endpoint, test, *run(sample)) for test, run in TESTS.items()]
     found = pd.DataFrame(rows, columns=["Endpoint", "Test", "By", "N", "Statistic", "P"])
@@ -120,6 +123,17 @@ def _normality(s: _Sample) -> _Result:
     small = len(s.residual) <= SHAPIRO_MOST
     statistic, p = stats.shapiro(s.residual) if small else stats.normaltest(s.residual)
     return "Shapiro-Wilk" if small else "D'Agostino", len(s.residual), float(statistic), float(p)
+
+
+def _even(pred: np.ndarray) -> np.ndarray:
+    """Predictions that are the same but for rounding (people alike) made the same: their ranks are ties then."""
+    order = np.argsort(pred, kind="stable")
+    up = pred[order]
+    apart = np.diff(up) > ROUNDING * np.maximum(np.abs(up[1:]), np.abs(up[:-1]))
+    first = np.maximum.accumulate(np.where(np.r_[True, apart], np.arange(len(up)), 0))
+    out = np.empty_like(pred)
+    out[order] = up[first]
+    return out
 
 
 def _spearman(x: np.ndarray, y: np.ndarray, what: str) -> _Result:

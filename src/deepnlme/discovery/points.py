@@ -79,7 +79,8 @@ def adjusted(formula: Formula, points: Points, evaluations: int = 100) -> Formul
                 for n, v, p, s in zip(names, free, positive, scale, strict=True)}  # fmt: skip
 
     def gap(free: np.ndarray) -> np.ndarray:
-        found = (points.values(formula, natural(free)) - points.y) / points.spread
+        with np.errstate(over="ignore", invalid="ignore"):  # far away a formula may be anything
+            found = (points.values(formula, natural(free)) - points.y) / points.spread
         return np.where(np.isfinite(found), np.clip(found, -LARGE, LARGE), LARGE)
 
     start = np.array(
