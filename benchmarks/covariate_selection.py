@@ -63,6 +63,7 @@ METHODS = {
     "SCM, BIC": lambda fit: dn.scm(fit, criterion="bic", progress=False),
     "screening, Holm 0.05": lambda fit: dn.screen(fit),
     "adaptive lasso, BIC": lambda fit: dn.lasso(fit, progress=False),
+    "adaptive lasso, EBIC": lambda fit: dn.lasso(fit, criterion="ebic", progress=False),
     "adaptive lasso, 5 folds": lambda fit: dn.lasso(fit, criterion="cv", progress=False),
     "network, p 0.01": lambda fit: dn.attribute(fit, progress=False),
 }

@@ -193,7 +193,7 @@ def main() -> None:
         fit = everybody(setting)
         print(fit)
         print(dn.formulas_in(fit).to_string())
-        report(fit, args.report)
+        report(fit, args.report, title="Propofol: formulas of covariates", sections=("summary", "methods", "estimates"))
 
 
 if __name__ == "__main__":
