@@ -12,6 +12,7 @@ from deepnlme.discovery.distillation import ranked
 from deepnlme.discovery.formula import Formula, parsed
 from deepnlme.discovery.points import Points
 from deepnlme.discovery.replaced import BoundFormula
+from deepnlme.estimation.method import estimated_groups
 
 METHOD = dn.FOCE()
 QUIET = dn.Options(progress=False, covariance=None, max_iterations=15)
@@ -158,6 +159,20 @@ def test_into_is_the_model_written_by_hand(fit):
     for column in ("PRED", "IPRED", "CWRES"):
         a, b = (f.predictions()[column].to_numpy(float) for f in (found, hand))
         assert a == pytest.approx(b, rel=1e-10, abs=1e-10)
+
+
+def test_into_a_pooled_fit_leaves_omega_to_be_estimated(fit):
+    pooled = dn.evaluate_ofv(Turnover(), fit.population, dn.NaivePooled())
+    twice = dn.evaluate_ofv(pooled.model, fit.population, dn.NaivePooled())
+    for source in (pooled, twice):
+        model = sigmoid(emax=1.7, ec50=0.6, gamma=1.3).into(source)
+        assert not model.groups["eta"].fixed.any()
+        assert "omega[cl]" in dn.evaluate_ofv(model, fit.population, METHOD).joint.space.names
+    changed = pooled.model.replace(eta=dn.RandomEffects("cl", omega=0.3, fixed=True))
+    assert estimated_groups(changed)["eta"].omega[0, 0] == 0.3
+    kept = Turnover(eta=dn.RandomEffects("cl", omega=0.05, fixed=True))
+    pooled = dn.evaluate_ofv(kept, fit.population, dn.NaivePooled())
+    assert sigmoid(emax=1.7, ec50=0.6, gamma=1.3).into(pooled).groups["eta"].fixed.all()
 
 
 def test_refitted_is_the_fit_written_by_hand(fit):

@@ -14,6 +14,7 @@ from deepnlme.axes import SCALAR_NDIM, Names
 from deepnlme.discovery.formula import Formula
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
+from deepnlme.estimation.method import estimated_groups
 from deepnlme.model import Model
 from deepnlme.parameters import Parameter, Positive, Real
 
@@ -108,16 +109,17 @@ def label(network: str, output: int, outputs: int, constant: str) -> str:
 
 
 def at_estimates(fit: Fit) -> Model:
-    """The model with the estimates as initial values."""
+    """The model with the estimates as initial values; an Omega that a pooled fit kept is estimated again."""
     model, estimates = fit.model, fit.estimates
     matrices = fit.joint.space.omega_matrices(fit.free)
     new = copy.copy(model)
+    new.__dict__.pop("groups_before", None)
     new.declared = {}
     for name, declared in model.declared.items():
         if isinstance(declared, Parameter):
             new.declared[name] = dataclasses.replace(declared, value=estimates[name])
         elif name in model.groups:
-            new.declared[name] = model.groups[name].with_omega(matrices[name])
+            new.declared[name] = estimated_groups(model)[name].with_omega(matrices[name])
         else:
             network = model.networks[name]
             new.declared[name] = network.with_weights(fit.weights[name], network.fixed)

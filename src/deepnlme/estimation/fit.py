@@ -70,8 +70,7 @@ def fit(
         population = coded(population, start.population)
         model, start = continued(model, start)
     aside = None if aside is None else coded(aside, population)
-    if not method.uses_omega and model.groups:
-        model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
+    model = method.taking(model)
     joint = prepared(model, population, method)
     u = joint.space.initial(start)
     objective = MarginalObjective.of(joint, method, options, MODES_OF_NETWORKS if joint.space.weights else None)
@@ -231,8 +230,7 @@ def evaluate_ofv(
     if isinstance(at, Fit):
         population = coded(population, at.population)
         model, values = continued(model, at, strict=True)
-    if not method.uses_omega and model.groups:
-        model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
+    model = method.taking(model)
     joint = prepared(model, population, method)
     u = joint.space.initial(values)  # type: ignore[arg-type]
     objective = MarginalObjective.of(joint, method, options)

@@ -39,8 +39,7 @@ def load_fit(path: str | Path, model: Model, population: Population) -> Fit:
     with damage(path):
         parts = dict(head["method"])
         method = METHODS[parts.pop("class")](**parts)
-    if not method.uses_omega and model.groups:
-        model = model.replace(**{n: g.as_fixed() for n, g in model.groups.items()})
+    model = method.taking(model)
     with damage(path):
         model = _in_units(model, head.get("scaling", {}))
         population, aside = _parted(head, population)

@@ -12,6 +12,8 @@ from torch import Tensor
 from deepnlme.data.batch import Batch
 from deepnlme.errors import ModelError
 from deepnlme.joint import Joint, Prediction
+from deepnlme.model import Model
+from deepnlme.parameters import RandomEffects
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ class Terms:
     curvature: Tensor | None = None
 
 
+def estimated_groups(model: Model) -> dict[str, RandomEffects]:
+    """The random effects of a model, as declared before a fit that does not use Omega kept it."""
+    before = model.__dict__.get("groups_before", {})
+    kept = {n: before[n][1] for n, g in model.groups.items() if n in before and before[n][0] is g}
+    return {**model.groups, **kept}
+
+
 class Method(ABC):
     """An approximation of the marginal likelihood; final classes are frozen dataclasses.
 
@@ -75,6 +84,15 @@ class Method(ABC):
     inner: bool
     gaussian: bool
     uses_omega: bool = True
+
+    def taking(self, model: Model) -> Model:
+        """The model as this method fits it: where Omega does not enter it is kept; see `estimated_groups`."""
+        if self.uses_omega or not model.groups:
+            return model
+        fixed = {n: g.as_fixed() for n, g in model.groups.items()}
+        new = model.replace(**fixed)
+        new.__dict__["groups_before"] = {n: (fixed[n], g) for n, g in estimated_groups(model).items()}
+        return new
 
     @abstractmethod
     def terms(self, rows: Rows, z: Tensor) -> Terms:
