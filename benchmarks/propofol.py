@@ -9,7 +9,7 @@ the parameters that the published model of Eleveld et al. (2018, Br J Anaesth 12
     c' s     three compartments, the closed form; log c observed with an additive error
     p        p_0 size^b exp(network_p(covariates) + eta_p), b = 0.75 for clearances, 1 for volumes, size = WT/70
     fit      the pooled data first (eta = 0), then everything by FOCE with interaction
-    formulas of every network the knee of the Pareto front, put in its place, all constants estimated in the same way (Omega kept)
+    formulas the knee of the Pareto front of every network, in its place; all constants estimated likewise, Omega kept
 
 Cross-validation by person: each model is fitted without a fifth of the people and predicts them from their covariates
 alone. MdALE is the mean over people of the median over a person's observations of |ln(observed/predicted)|.
