@@ -383,6 +383,59 @@ def test_regressors_and_two_parameters():
     assert len(part.table) == 2 and part.relations == {"v": [dn.Relation("wt", "linear")]}
 
 
+class Additive(Level):
+    """mu varies additively by 15 % of its typical value."""
+
+    eta = dn.RandomEffects("mu", omega=2.0)
+
+    def individual(self, theta, eta, cov):
+        return dict(mu=theta.mu + eta.mu)
+
+
+class Scaled(Level):
+    """The same model as `Level` with the random effect in other units."""
+
+    eta = dn.RandomEffects("mu", omega=400.0)
+
+    def individual(self, theta, eta, cov):
+        return dict(mu=theta.mu * torch.exp(0.01 * eta.mu))
+
+
+@pytest.mark.parametrize("model", [Additive, Scaled])
+def test_effects_are_ratios_of_the_parameter(model):
+    """Whatever the units of the random effect, EFFECT and GRADIENT are about the logarithm of the parameter."""
+    rng = np.random.default_rng(12)
+    x = {"a": rng.standard_normal(80), "b": rng.standard_normal(80)}
+    population = levels(x, 0.1 * x["a"], omega=0.01, sd=0.05)
+    options = {"network": dn.MLP(2, (), 1), "penalties": [0.1], "refits": 10, "permutations": 100, "progress": False}
+    plain, other = (dn.fit(m(), population, options=QUIET) for m in (Level, model))
+    expected, found = (dn.attribute(fit, **options).table.set_index("COVARIATE") for fit in (plain, other))
+    for name in ("EFFECT", "LOW", "HIGH"):
+        np.testing.assert_allclose(np.log(found.loc["a", name]), np.log(expected.loc["a", name]), rtol=0.1)
+    steps = [dn.attribute(fit, **options).steps.set_index("RELATION")["GRADIENT"] for fit in (plain, other)]
+    assert steps[1]["mu ~ a"] == pytest.approx(steps[0]["mu ~ a"], rel=0.1)
+    assert "mu is not log-normal: its EFFECT is to first order" in dn.attribute(other, **options).notes
+    assert not any("log-normal" in note for note in dn.attribute(plain, **options).notes)
+
+
+def test_a_rare_label_in_common_is_no_reason_to_refuse():
+    rng = np.random.default_rng(15)
+    smoker, alcohol = rng.choice(["yes", "no"], 60), rng.choice(["much", "little"], 60)
+    smoker[:3] = alcohol[:3] = "unknown"
+    fit = dn.fit(Level(), levels({"smoker": smoker, "alcohol": alcohol}, 0.5 * (smoker == "yes")), options=QUIET)
+    found = dn.attribute(fit, refits=0, progress=False)
+    assert [t.covariate for t in found.terms] == ["smoker"]
+
+
+def test_effects_without_variance_are_no_candidates_unless_named():
+    fit = dn.evaluate_ofv(Bolus().replace(eta=dn.RandomEffects("cl", "v", omega=[0.1, 0.0], fixed=True)), boluses(40))
+    assert set(dn.screen(fit).table["PARAMETER"]) == {"cl"}
+    assert set(dn.attribute(fit, refits=0, permutations=100, progress=False).table["PARAMETER"]) == {"cl"}
+    for search in (dn.screen, dn.attribute):
+        with pytest.raises(dn.ModelError, match=r"got 'v'\. Its variance is zero: there are no EBEs to test"):
+            search(fit, {"v": ["wt"]})
+
+
 def test_on_top_of_relations():
     """Those that the model has are no candidates; what they leave is found."""
     population = boluses(80)

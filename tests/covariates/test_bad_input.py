@@ -20,6 +20,7 @@ COVARIATES = {
     "constant text": {"wt": WEIGHT, "site": np.array(["one"] * PEOPLE)},
     "copied": {"wt": WEIGHT, "kg": WEIGHT},
     "in other units": {"wt": WEIGHT, "lb": 2.2046 * WEIGHT},
+    "rounded in other units": {"wt": WEIGHT.round(2), "lb": (2.2046 * WEIGHT).round(2)},
     "two labels renamed": {"sex": np.array(list("mf") * 12), "gender": np.array(["man", "woman"] * 12)},
     "three labels renamed": {"race": NUMBER, "group": np.char.add("group ", NUMBER)},
     "many": {f"x{i}": RANDOM.standard_normal(PEOPLE) for i in range(30)},
@@ -58,7 +59,16 @@ def fits():
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "mistake", ["constant", "constant text", "copied", "in other units", "two labels renamed", "three labels renamed"]
+    "mistake",
+    [
+        "constant",
+        "constant text",
+        "copied",
+        "in other units",
+        "rounded in other units",
+        "two labels renamed",
+        "three labels renamed",
+    ],
 )
 def test_covariates_that_say_nothing_or_the_same(mistake, method, fits):
     fit = fits[mistake]

@@ -12,7 +12,7 @@ from torch import exp
 
 import deepnlme as dn
 from covariate_people import Bolus, boluses
-from deepnlme.covariates.selection import candidates_of
+from deepnlme.covariates.selection import candidates_of, ratio_with_interval
 
 PEOPLE = boluses(12)
 WT = PEOPLE.records.covariates["wt"][PEOPLE.starts[:-1]]
@@ -255,3 +255,9 @@ def test_levels_that_come_later_count():
         dn.with_covariates(Bolus(), {"cl": "drug"}, linear)
     fit = dn.evaluate_ofv(Bolus(), people)
     assert {t.covariate for t in candidates_of(fit, None)} == {"drug", "state", "dose"}
+
+
+def test_ratios_beyond_all_numbers():
+    """An interval that is far too wide is shown as such, and does not end the search."""
+    assert ratio_with_interval(1.0, 1e4) == (math.exp(1.0), 0.0, math.inf)
+    np.testing.assert_allclose(ratio_with_interval(0.3, 0.2), np.exp([0.3, 0.1, 0.5]), rtol=1e-14)

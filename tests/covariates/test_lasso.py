@@ -1,6 +1,7 @@
 """The path of the lasso against slow minimisers, and the selection on people with known effects."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from scipy.optimize import minimize
 
 import deepnlme as dn
 from covariate_people import QUIET, Bolus, Level, boluses, levels
+from deepnlme.covariates import lasso_quadratic
 from deepnlme.covariates.lasso_folds import Fold, simplest
+from deepnlme.covariates.lasso_newton import Place
 from deepnlme.covariates.lasso_path import group_weights, largest_penalty, minimiser, path, restricted, size, within
-from deepnlme.covariates.lasso_trail import Rule, nothing, problem, walk
+from deepnlme.covariates.lasso_trail import Rule, Trail, nothing, problem, walk
 from deepnlme.covariates.selection import candidates_of
 
 
@@ -324,6 +327,80 @@ def test_more_covariates_than_subjects(power):
         assert "The weights are from a plain lasso, which leaves" in found.notes[1]
     else:
         assert "more than 7.5 coefficients for 30 subjects" in found.notes[-1]
+
+
+def test_the_largest_penalty_leaves_nothing_in():
+    """Up to rounding a group is at its threshold there; it must not enter by that."""
+    for seed in range(300):
+        best, h = problem_of(seed)
+        groups = (
+            [np.array([0]), np.array([1, 2, 3]), np.array([4, 5])] if seed % 2 else [np.array([i]) for i in range(6)]
+        )
+        weights = group_weights(best, groups, 1.0)
+        top = largest_penalty(2 * h @ best, groups, weights)
+        assert not path(best, h, groups, weights, np.array([top])).any()
+        assert path(best, h, groups, weights, np.array([(1 - 1e-6) * top])).any()
+
+
+@pytest.mark.parametrize("approximation", ["exact", "quadratic"])
+def test_nothing_to_find(approximation):
+    rng = np.random.default_rng(8)
+    population = levels({f"x{i}": rng.standard_normal(60) for i in range(3)}, np.zeros(60), seed=108)
+    fit = dn.fit(Level(), population, options=QUIET)
+    found = dn.lasso(fit, approximation=approximation, progress=False)
+    assert not found.terms and found.fit is fit and found.steps["N"].iloc[0] == 0 == found.steps["SIZE"].iloc[0]
+
+
+def test_a_base_that_was_not_fitted():
+    """What is compared are minima, and the fit that is returned is at one."""
+    rng = np.random.default_rng(8)
+    population = levels({f"x{i}": rng.standard_normal(60) for i in range(3)}, np.zeros(60), seed=108)
+    base = dn.evaluate_ofv(Level(), population, options=QUIET)
+    found = dn.lasso(base, progress=False)
+    assert not found.terms and found.fit.converged and not found.notes
+    assert found.fit.ofv == pytest.approx(found.steps["REFITTED"].iloc[0], abs=1e-4) and found.fit.ofv < base.ofv - 1
+
+
+def test_fits_that_do_not_end_are_told(monkeypatch):
+    """Their estimates are no weights and give no P; one that ends from the path's own minimum is fine."""
+    population = lasso_people(60, 4)
+    fit = dn.fit(Level(), population, options=dn.Options(progress=False, covariance=None, max_iterations=1))
+    found = dn.lasso(fit, progress=False)
+    assert found.notes[0].startswith("The model with all relations is not fitted: iteration limit reached")
+    assert found.table["P"].isna().all() and "x0" in {t.covariate for t in found.terms}
+    assert found.fit.converged and not any("end" in note for note in found.notes)
+    inner, late = lasso_quadratic.fit_model, {"status": dn.FitStatus.TIME_LIMIT, "decrement": 1.0}
+    monkeypatch.setattr(lasso_quadratic, "fit_model", lambda *a, **k: replace(inner(*a, **k), **late))
+    found = dn.lasso(fit, {"mu": ["x0"]}, progress=False)
+    assert found.notes[-1].startswith("The fit of the relations chosen has not reached its end: time limit reached")
+
+
+def test_interruptions(monkeypatch):
+    fit = dn.fit(Level(), lasso_people(40, 4), options=QUIET)
+    inner = lasso_quadratic.fit_model
+    lost = {"status": dn.FitStatus.INTERRUPTED}, {"covariance": None}
+    for change in lost:
+        monkeypatch.setattr(
+            lasso_quadratic, "fit_model", lambda *a, change=change, **k: replace(inner(*a, **k), **change)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            dn.lasso(fit, progress=False)
+
+
+def test_a_set_that_comes_back_on_the_path():
+    """People aside speak of a set between the sizes at which the path has it: {}, A, AB, A, AC at 0, 1, 2, 3, 4."""
+    coefficients = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1]], dtype=float)
+    place, sizes = Place(np.arange(3), tuple(np.array([i]) for i in range(3))), np.arange(5.0)
+    trail = Trail(place, sizes[::-1] + 1.0, sizes, coefficients, -sizes)
+    assert trail.firsts == [0, 1, 2, 4]
+    np.testing.assert_array_equal(trail.middles, [0.0, 1.5, 2.5, 4.0])
+
+
+def test_a_person_whose_density_vanishes_when_kept_aside(monkeypatch):
+    fit = dn.fit(Level(), lasso_people(20, 4), options=QUIET)
+    monkeypatch.setattr(Fold, "ofv", lambda self, bound: np.where(self.aside == 7, np.inf, 1.0))
+    with pytest.raises(dn.ConvergenceError, match=r"got 'cv' for subject 8\. Its OFV is not finite"):
+        dn.lasso(fit, criterion="cv", progress=False)
 
 
 def test_those_aside_do_not_count():

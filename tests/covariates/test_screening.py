@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import binom, f_oneway, linregress, spearmanr
+from torch import exp
 
 import deepnlme as dn
-from covariate_people import QUIET, Level, levels
-from deepnlme.covariates.effect_regression import _least_squares
+from covariate_people import QUIET, Bolus, Level, boluses, levels
+from deepnlme.covariates.effect_regression import _least_squares, regression, whitened
 from deepnlme.covariates.screening import holm
 from deepnlme.covariates.targets import effect_targets
 
@@ -44,7 +45,7 @@ def test_the_regression_is_generalised_least_squares():
     """Against dense matrices, each subject's V inverted."""
     rng, targets = np.random.default_rng(1), effect_targets(dn.evaluate_ofv(Line(), lines(2, 30, every=1)))
     x = rng.standard_normal((30, 2))
-    found = _least_squares(targets, np.column_stack([np.ones(30), x]), targets.omega)
+    found = _least_squares(targets, np.column_stack([np.ones(30), x]), targets.omega, np.ones(2, dtype=bool))
     normal, right, designs = np.zeros((6, 6)), np.zeros(6), []
     for i in range(30):
         v = np.linalg.inv(targets.precision[i])
@@ -54,9 +55,139 @@ def test_the_regression_is_generalised_least_squares():
         designs.append((y, weight, design))
     b = np.linalg.solve(normal, right)
     rest = sum((y - d @ b) @ w @ (y - d @ b) for y, w, d in designs)
-    np.testing.assert_allclose(found[0], b, rtol=1e-7)
+    np.testing.assert_allclose(found[0].ravel(), b, rtol=1e-7)
     np.testing.assert_allclose(found[1], rest / 54 * np.linalg.inv(normal), rtol=1e-7)
     assert found[2] == 54
+
+
+def test_rows_are_the_inverse_variance():
+    """W'W = (Omega + V)^-1, W'y = (Omega + V)^-1 y, also where a direction is unknown or Omega is next to nothing."""
+    targets = effect_targets(dn.evaluate_ofv(Line(), lines(2, 9, every=3)))  # six of nine know only a + b t
+    for omega in (targets.omega, np.diag([1e-13, 0.4]), np.array([[1.0, 1.0], [1.0, 1.0]])):
+        y, w, subject = whitened(targets, omega)
+        assert len(y) == 3 * 2 + 6
+        for i in range(9):
+            own, v = w[subject == i], np.linalg.pinv(targets.precision[i], rcond=1e-9)
+            seen = targets.precision[i] @ v
+            far = seen @ np.linalg.inv(np.linalg.inv(targets.precision[i] + 1e-9 * np.eye(2)) + omega) @ seen.T
+            np.testing.assert_allclose(own.T @ own, far, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(own.T @ y[subject == i], far @ v @ targets.information[i], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("omega", [2e-10, 1e-6, 1e-3, 0.01, 0.1])
+def test_a_covariate_stays_with_its_parameter_whatever_omega(omega):
+    """v goes with weight, cl does not vary; how small the fit has made its variance must not decide."""
+    rng, times, subjects = np.random.default_rng(3), np.array([0.5, 2.0, 6.0, 12.0]), []
+    for i in range(60):
+        wt = 70 * np.exp(0.2 * rng.standard_normal())
+        v = 50.0 * wt / 70.0 * np.exp(0.15 * rng.standard_normal())
+        y = 100.0 / v * np.exp(-5.0 / v * times + 0.1 * rng.standard_normal(4))
+        subjects.append(dn.Subject(i + 1, dn.Dose(100.0), (times, y), {"wt": wt}))
+    model = Bolus().replace(eta=dn.RandomEffects("cl", "v", omega=[omega, 0.05]), sd=dn.Positive(0.1))
+    found = dn.screen(dn.evaluate_ofv(model, dn.Population(subjects))).table.set_index("PARAMETER")
+    assert found.loc["v", "P"] < 1e-10 and found.loc["v", "EFFECT"] == pytest.approx(1.9, abs=0.35)
+    assert found.loc["cl", "P"] > 0.01 and found.loc["cl", "EFFECT"] == pytest.approx(1.0, abs=0.12)
+
+
+def test_effects_that_vary_together():
+    """Clearance and volume over the same bioavailability: a covariate of it acts on both."""
+    rng, times, subjects = np.random.default_rng(6), np.array([0.5, 2.0, 6.0, 12.0]), []
+    for i in range(60):
+        x = rng.standard_normal()
+        f = np.exp(0.2 * x + 0.2 * rng.standard_normal())
+        y = 100.0 * f / 50.0 * np.exp(-0.1 * times + 0.1 * rng.standard_normal(4))
+        subjects.append(dn.Subject(i + 1, dn.Dose(100.0), (times, y), {"x": x}))
+    block = [[0.08, 0.08 * 0.999999], [0.08 * 0.999999, 0.08]]
+    model = Bolus().replace(eta=dn.RandomEffects("cl", "v", omega=block, block=True), sd=dn.Positive(0.1))
+    found = dn.screen(dn.evaluate_ofv(model, dn.Population(subjects))).table.set_index("PARAMETER")
+    assert (found["P"] < 1e-4).all() and np.log(found["EFFECT"]).between(-0.95, -0.4).all()  # -0.2 * 3.3
+
+
+class Oral(Bolus):
+    """With a ka that nothing shows, as doses are intravenous."""
+
+    ka = dn.Positive(1.0, fixed=True)
+    eta = dn.RandomEffects("ka", "cl", "v", omega=0.1)
+
+    def individual(self, theta, eta, cov):
+        return dict(ka=theta.ka * exp(eta.ka), **super().individual(theta, eta, cov))
+
+
+def test_what_the_data_do_not_tell_is_not_tested_and_spoils_nothing():
+    population = boluses(60)
+    plain = dn.evaluate_ofv(Bolus(), population)
+    more = dn.evaluate_ofv(Oral(), population)
+    expected = dn.screen(plain, ["wt", "sex"]).steps.set_index("RELATION")["P"]
+    found = dn.screen(more, ["wt", "sex"])
+    p = found.steps.set_index("RELATION")["P"]
+    np.testing.assert_allclose(p[expected.index], expected, rtol=0.2)
+    assert p[["ka ~ wt (power)", "ka ~ sex (categorical)"]].isna().all() and expected["v ~ wt (power)"] < 1e-6
+    assert not any(term.parameter == "ka" for term in found.terms)
+    assert any("not tested" in note and "ka ~ wt (power), ka ~ sex (categorical)" in note for note in found.notes)
+
+
+def later(population, covariate, changes):
+    """The people with other values of a covariate at their last record."""
+    r = population.records
+    values = r.covariates[covariate].copy()
+    values[population.starts[1:][: len(changes)] - 1] = changes
+    return population.with_records(type(r)(**dict(r.columns()), covariates={**r.covariates, covariate: values}))
+
+
+def test_levels_and_values_that_nobody_begins_with():
+    rng = np.random.default_rng(2)
+    g = rng.choice([0.0, 1.0], 60)
+    population = levels({"g": g, "c": np.full(60, 1.0), "same": g}, 0.5 * g)
+    population = later(later(population, "g", [2.0]), "c", [1.5] * 30)
+    fit = dn.fit(Level(), population, options=QUIET)
+    found = dn.screen(fit, {"mu": [dn.Relation("g", "categorical"), dn.Relation("c", "exponential")]})
+    alone = dn.screen(fit, {"mu": [dn.Relation("same", "categorical")]}).table.iloc[0]
+    table = found.table.set_index("COVARIATE")
+    assert table.loc["g", "EFFECT"] == pytest.approx(alone["EFFECT"]) and table.loc["g", "SELECTED"]
+    assert table.loc["g", "P"] == pytest.approx(alone["P"]) and math.isnan(table.loc["c", "P"])
+    assert not table.loc["c", "SELECTED"]
+    assert "warning: c is not tested: all subjects begin with the same value" in found.notes
+    learned = dn.attribute(fit, {"mu": [dn.Relation("g", "categorical")]}, refits=2, progress=False)
+    ratio = learned.table["EFFECT"][0]  # not the square, which is what an unseen 2 would have
+    assert math.log(ratio) == pytest.approx(math.log(alone["EFFECT"]), rel=0.3)
+    with pytest.raises(dn.DataError, match="Invalid `c`: got 1 for all 60 subjects"):
+        dn.attribute(fit, ["c"], refits=0, progress=False)
+    left = dn.attribute(
+        dn.fit(Level(), later(levels({"g": g, "c": np.full(60, 1.0)}, 0.5 * g), "c", [2.0]), options=QUIET),
+        refits=0,
+        progress=False,
+    )
+    assert "warning: c is left out: all subjects begin with the same value" in left.notes
+
+
+class Four(dn.Model):
+    """Four levels, each observed by itself."""
+
+    a, b, c, d, sd = dn.Real(0.0), dn.Real(0.0), dn.Real(0.0), dn.Real(0.0), dn.Positive(0.01, fixed=True)
+    eta = dn.RandomEffects("a", "b", "c", "d", omega=0.09)
+
+    def individual(self, theta, eta, cov):
+        return {n: theta[n] + eta[n] for n in "abcd"}
+
+    def observe(self, theta, p, x):
+        t = x.time
+        return dict(dv=dn.Normal(p.a * (t == 0) + p.b * (t == 1) + p.c * (t == 2) + p.d * (t == 3), theta.sd))
+
+
+def test_several_effects_of_few_people_have_nominal_p_values():
+    """Each of four effects that are known well has the residuals of 12 people to be judged by, not all of them."""
+    p = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        eta, x = 0.3 * rng.standard_normal((12, 4)), rng.standard_normal((12, 5))
+        people = [dn.Subject(i + 1, None, (np.arange(4.0), eta[i])) for i in range(12)]
+        targets = effect_targets(dn.evaluate_ofv(Four(), dn.Population(people)))
+        for j in range(5):
+            found = regression(targets, x[:, [j]])
+            p += [one.p for one in found]
+            assert all(one.df == pytest.approx(10.0) for one in found)
+    p = np.array(p)
+    assert np.mean(p < 0.01) < 0.02 and 0.03 < np.mean(p < 0.05) < 0.07
 
 
 def test_sparse_subjects_do_not_dilute_effects():

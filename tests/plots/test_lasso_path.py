@@ -37,18 +37,22 @@ def test_lines_are_the_path(found, width):
     chosen = {name for term in selection.terms for name in term.names}
     assert {"mu_x1", "mu_x4"} <= chosen < set(lines)
     for name, line in lines.items():
-        np.testing.assert_array_equal(line.get_xdata(), selection.path["LAMBDA"])
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(len(selection.path)))
         np.testing.assert_array_equal(line.get_ydata(), selection.path[name])
         assert (line.get_color() == "#999999") == (name not in chosen)
     shown = selection.steps.dropna()
     np.testing.assert_array_equal(criterion.lines[0].get_ydata(), shown["BIC"])
-    which = selection.steps.loc[selection.steps["DECISION"] == "chosen", "LAMBDA"].iloc[0]
+    at = {size: i for i, size in enumerate(selection.path["SIZE"])}
+    np.testing.assert_array_equal(criterion.lines[0].get_xdata(), [at[size] for size in shown["SIZE"]])
+    which = at[selection.steps.loc[selection.steps["DECISION"] == "chosen", "SIZE"].iloc[0]]
     for ax in figure.axes:
-        assert any(line.get_label() == "penalty chosen" and line.get_xdata()[0] == which for line in ax.lines)
+        assert any(line.get_label() == "chosen" and line.get_xdata()[0] == which for line in ax.lines)
         low, high = ax.get_xlim()
-        assert low > selection.path["LAMBDA"].max() >= selection.path["LAMBDA"].min() > high
+        assert low < 0.0 < len(selection.path) - 1 < high
+        ticks = dict(zip(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()], strict=True))
+        assert ticks == {i: f"{selection.path['LAMBDA'].iloc[int(i)]:.2g}" for i in ticks} and ticks[0] == "1"
     words = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"mu ~ x1", "mu ~ x4", "not chosen", "penalty chosen"} <= words
+    assert {"mu ~ x1", "mu ~ x4", "not chosen", "chosen"} <= words
 
 
 def test_given_axes_and_mistakes(found):

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from deepnlme.covariates.attribution_refits import Attribution, attributed
 from deepnlme.covariates.attribution_search import Search, prepared
-from deepnlme.covariates.screening import HIGH_SHRINKAGE
+from deepnlme.covariates.screening import HIGH_SHRINKAGE, first_order
 from deepnlme.covariates.selection import Selection, ranked
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
@@ -51,7 +51,7 @@ def attribute(
     Args:
         fit: The fit without the relations.
         candidates: As in `scm`; only parameters with a random effect of their name. Covariates count with their value
-            at the first record.
+            at the first record; with None those that are the same for all there are left out.
         network: As in `augment`: `MLP` or `Network` with one output per parameter (in the order of the random effects),
             or a regressor with ``fit(x, y, sample_weight)`` and ``predict(x)``. By default a network with a linear part
             and four curved units.
@@ -172,6 +172,8 @@ def _notes(fit: Fit, search: Search) -> tuple[str, ...]:
                 f"warning: {one.name} and {other.name} are correlated by {together[i, j]:.2f}: "
                 "which of them matters is hard to say"
             )
+    out += [f"warning: {name} is left out: all subjects begin with the same value" for name in search.left]
+    out += first_order({c.term.parameter: c.slope for c in search.candidates})
     shrunk = fit.shrinkage
     for name in dict.fromkeys(c.term.parameter for c in search.candidates):
         if shrunk[name] > HIGH_SHRINKAGE:

@@ -2,8 +2,9 @@
 
     IG_j(x) = (x_j - r_j) int_0^1 dg/dx_j (r + t (x - r)) dt        sum_j IG_j(x) = g(x) - g(r)  (completeness)
 
-The integral is taken by Gauss-Legendre quadrature. Effects being logarithms of factors, IG_j is how much of log(p/p_r)
-comes from input j.
+The integral is taken by Gauss-Legendre quadrature: to rounding for smooth activations, while the gradient of rectified
+units jumps, and completeness holds to some per cent of the spread of g. Times d log p / d eta, 1 for a log-normal
+parameter, IG_j is how much of log(p/p_r) comes from input j.
 
 Source: Sundararajan, Taly, Yan 2017, ICML (axiomatic attribution for deep networks).
 """

@@ -1,9 +1,9 @@
 """Effects of covariates in what was learned, and how they vary when it is learned from other subjects.
 
 The effect of a covariate c on a parameter is its partial dependence: with the other covariates as they are in the
-people, log ratio = mean_i [g_e(x_i, c = high) - g_e(x_i, c = low)], at the 95th and 5th percentile, or for categories
-at each level and at the most frequent one. Subjects are resampled with replacement, what their data say about random
-effects together with their covariates, and the network is learned from them anew.
+people, log ratio = s mean_i [g_e(x_i, c = high) - g_e(x_i, c = low)] with s = d log p / d eta_e, at the 95th and 5th
+percentile, or for categories at each level and at the most frequent one. Subjects are resampled with replacement, what
+their data say about random effects together with their covariates, and the network is learned from them anew.
 """
 
 from __future__ import annotations
@@ -33,26 +33,28 @@ class Candidate:
     Attributes:
         effect: Position among the effects learned.
         term: What it would be in a model.
+        slope: d log parameter / d random effect.
     """
 
     effect: int
     term: Term
+    slope: float = 1.0
 
 
 def log_ratios(predictor: Predictor, candidate: Candidate, inputs: Inputs, x: np.ndarray) -> np.ndarray:
-    """Partial dependence: one difference, or that of every level to the most frequent one."""
-    term = candidate.term
+    """Partial dependence: one difference, or that of every level that somebody has to the most frequent one."""
+    term, at = candidate.term, places(inputs, candidate.term.covariate)
     if term.form == "categorical":
-        values = [term.center, *(code for _, code in term.levels)]
+        there = inputs.known.get(term.covariate, x[:, at[0]])
+        values = [term.center, *(code for _, code in term.levels if code in there)]
     else:
         values = [term.low, term.high]
-    at = places(inputs, term.covariate)
     mean = []
     for row in encoded(inputs, term.covariate, np.array(values)):
         replaced = x.copy()
         replaced[:, at] = row
         mean.append(predictor.effect(candidate.effect, replaced).mean())
-    return np.array(mean[1:]) - mean[0]
+    return (np.array(mean[1:]) - mean[0]) * candidate.slope
 
 
 def gradients(predictor: Predictor, candidates: Sequence[Candidate], inputs: Inputs, x: np.ndarray) -> np.ndarray:
@@ -66,7 +68,7 @@ def gradients(predictor: Predictor, candidates: Sequence[Candidate], inputs: Inp
         for n, candidate in enumerate(candidates):
             if candidate.effect == effect:
                 own = found[:, places(inputs, candidate.term.covariate)].sum(1)
-                out[n] = np.abs(own).mean()
+                out[n] = np.abs(own).mean() * abs(candidate.slope)
     return out
 
 

@@ -15,7 +15,8 @@ from deepnlme.covariates.attribution_refits import Candidate
 from deepnlme.covariates.augment_checks import check_network, check_settings
 from deepnlme.covariates.augment_inputs import Inputs, check_counts, inputs_of
 from deepnlme.covariates.augment_regression import Task
-from deepnlme.covariates.selection import candidates_of, own_effects
+from deepnlme.covariates.screening import log_slopes
+from deepnlme.covariates.selection import candidates_of, require_effects, same_at_first
 from deepnlme.covariates.targets import effect_targets
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
@@ -33,6 +34,7 @@ class Search:
         folds, draws: Groups of subjects; replacements of every covariate.
         conditional: Whether covariates are replaced by draws given the others.
         generator: Of random numbers.
+        left: Covariates left out, since all subjects begin with the same value.
         alive: [n] relations that are still in the network.
         score, p, last: [n] importance, p-value and number of the last round in which a relation was there.
         rounds: What was learned in each round.
@@ -46,6 +48,7 @@ class Search:
     draws: int
     conditional: bool
     generator: np.random.Generator
+    left: tuple[str, ...] = ()
     alive: np.ndarray = field(init=False)
     score: np.ndarray = field(init=False)
     p: np.ndarray = field(init=False)
@@ -117,12 +120,11 @@ def prepared(
 ) -> Search:
     """Everything that is needed, checked."""
     terms = list({(t.parameter, t.covariate): t for t in reversed(candidates_of(fit, candidates))}.values())[::-1]
+    require_effects(fit, terms)
+    left = set(same_at_first(fit, terms)) if candidates is None else set()
+    if len(left) < len({t.covariate for t in terms}):  # else all of them are refused below
+        terms = [t for t in terms if t.covariate not in left]
     targets = effect_targets(fit)
-    own = [name for name in own_effects(fit) if name in targets.names]
-    unknown = [t.parameter for t in terms if t.parameter not in own]
-    if unknown:
-        expected = f"Parameters with a random effect of their name are {', '.join(own) or '(none)'}"
-        raise ModelError(invalid("candidates", repr(unknown[0]), expected, fix="Use dn.scm for others"))
     inputs = inputs_of(fit.population, list(dict.fromkeys(t.covariate for t in terms)))
     check_settings(penalties, folds, 1, 1, len(targets))
     if not folds:
@@ -134,8 +136,10 @@ def prepared(
         penalties = PENALTIES if penalties is None else penalties
     learner = _learner(network, inputs, names, penalties, folds, len(targets))
     task = Task(inputs.matrix(fit.population), targets, tuple(targets.names.index(n) for n in names), seed, 1)
-    looked_at = [Candidate(names.index(t.parameter), t) for t in terms]
-    return Search(task, inputs, looked_at, learner, folds, draws, conditional, np.random.default_rng([seed, 2]))
+    slopes = log_slopes(fit, names)
+    looked_at = [Candidate(names.index(t.parameter), t, slopes[t.parameter]) for t in terms]
+    generator = np.random.default_rng([seed, 2])
+    return Search(task, inputs, looked_at, learner, folds, draws, conditional, generator, tuple(sorted(left)))
 
 
 def _learner(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deepnlme.covariates.distinct import say_the_same
 from deepnlme.covariates.forms import check_codes
 from deepnlme.data import Population
 from deepnlme.errors import DataError, ModelError, invalid
@@ -152,12 +154,10 @@ def inputs_of(population: Population, names: Sequence[str] | None) -> Inputs:
 
 
 def _check_duplicates(inputs: Inputs, matrix: np.ndarray) -> None:
-    """Refuse a covariate that is a linear function of one other."""
-    scaled = (matrix - matrix.mean(0)) / matrix.std(0)
-    together = np.abs(scaled.T @ scaled) / len(scaled)
-    for i, j in zip(*np.nonzero(np.triu(together > 1.0 - 1e-10, 1)), strict=True):
-        one, other = inputs.columns[i].covariate, inputs.columns[j].covariate
-        if one != other:
+    """Refuse a covariate that is a linear function of one other; labels may coincide as long as others do not."""
+    own = {name: [i for i, c in enumerate(inputs.columns) if c.covariate == name] for name in inputs.covariates}
+    for one, other in combinations(own, 2):
+        if say_the_same(matrix[:, own[one]], matrix[:, own[other]]):
             expected = "Two covariates that say the same have no effects that could be told apart"
             got = f"values that are those of `{one}` up to a factor and a constant"
             raise DataError(invalid(other, got, expected, fix=f"Leave `{one}` or `{other}` out"))

@@ -242,7 +242,7 @@ def fitted(task: Task, regressor: Any, argument: str, omega: np.ndarray) -> tupl
         if not used.any():
             name = task.targets.names[j]
             expected = f"No subject's data say anything about it beside its Omega of {task.targets.omega[j, j]:.3g}"
-            raise ModelError(invalid("effects", repr(name), expected, fix="Choose others: effects=[...]"))
+            raise ModelError(invalid("effects", repr(name), expected, fix="Leave it out: choose other effects"))
         weight = 1.0 / (omega[j, j] + v[used, j])
         model = copy.deepcopy(regressor)
         model.fit(task.x[used], y[used, j], **{argument: weight / weight.mean()})

@@ -20,7 +20,7 @@ from deepnlme.covariates.forms import Term
 from deepnlme.covariates.lasso_folds import held_out, simplest
 from deepnlme.covariates.lasso_newton import Penalised, Place, Point
 from deepnlme.covariates.lasso_path import group_weights
-from deepnlme.covariates.lasso_quadratic import Full, full_fit, quadratic_refit, quadratic_trail, refit
+from deepnlme.covariates.lasso_quadratic import Full, full_fit, quadratic_refit, quadratic_trail, refit, unfinished
 from deepnlme.covariates.lasso_trail import (
     PENALTIES,
     PILOT_PENALTIES,
@@ -105,13 +105,14 @@ def lasso(
     """Group lasso on the model with all relations, inside the likelihood.
 
     Over all parameters together, OFV + lambda sum_g w_g |b_g| is made stationary, with b_g the coefficients of one
-    relation on the free scale (per standard deviation of the covariate). The path grows with the size sum_g w_g |b_g|,
-    at each of which the OFV is least, and lambda is the multiplier; it falls on the way, but where effects are so large
-    that Omega falls it may rise for a while. The weights are w_g = sqrt(coefficients in g) / |c_g|^power with c the
-    estimates of the model with all relations. Where this model cannot be fitted, as with more coefficients than
-    subjects, c is that of a plain lasso (`notes` say so), and relations with c_g = 0 are left out. The sets of
-    relations along the path are the choices; they are fitted without penalty to be compared, and the one chosen is the
-    result.
+    relation on the free scale: per standard deviation of the covariate, of a category the logarithm of its factor.
+    (Priors of the model count as well: where it has any, OFV stands for OFV - 2 log prior, in the tables too.) The path
+    grows with the size sum_g w_g |b_g|, at each of which the OFV is least, and lambda is the multiplier; it falls on
+    the way, but where effects are so large that Omega falls it may rise for a while. The weights are
+    w_g = sqrt(coefficients in g) / |c_g|^power with c the estimates of the model with all relations. Where this model
+    cannot be fitted, as with more coefficients than subjects, c is that of a plain lasso (`notes` say so), and
+    relations with c_g = 0 are left out. The sets of relations along the path are the choices; they are fitted without
+    penalty to be compared, and the one chosen is the result.
 
     Args:
         fit: The fit without the relations.
@@ -120,7 +121,8 @@ def lasso(
         criterion: "bic" (OFV without penalty + q log S with q coefficients and S subjects); "ebic", which adds
             log C(G, k) for k of G relations (twice that with as many coefficients as subjects); "auto" is "ebic" with
             as many coefficients as subjects, else "bic"; "cv": the OFV of subjects that are kept aside, in turn, from
-            everything that is done: the smallest set that is within one standard error of the best.
+            weights, path and fits (sizes tried, medians and levels are those of all): the smallest set that is within
+            one standard error of the best.
         folds: Groups of subjects of "cv".
         power: Of the adaptive weights; 0 for a plain group lasso.
         approximation: "exact", or "quadratic": the OFV is quadratic around the estimates of the model with all
@@ -130,16 +132,19 @@ def lasso(
         progress: Show a progress bar.
 
     Returns:
-        The selection: P is that of the Wald test in the model with all relations (NaN where there is none). `steps` has
-        the different sets on the path: LAMBDA relative to that at the beginning, OFV at the penalised estimates,
-        REFITTED without penalty (NaN for sets that cannot win). `path` has LAMBDA, SIZE, OFV and all coefficients.
-        EFFECT of a relation that is not selected is that in the model with all, else at the end of the path. Intervals
-        do not know that there was a selection.
+        The selection: P is that of the Wald test in the model with all relations, by the matrix R (NaN where there is
+        no such fit). `steps` has the different sets on the path: LAMBDA relative to that at the beginning, SIZE
+        sum_g w_g |b_g|, OFV at the penalised estimates, REFITTED without penalty (NaN for sets that cannot win). `path`
+        has LAMBDA, SIZE, OFV and all b on the free scale. EFFECT of a relation that is not selected is that in the
+        model with all, else at the end of the path. Intervals do not know that there was a selection. Iteration and
+        time limits of the fit's options hold for each fit without penalty; `notes` say which did not end.
 
     Raises:
         ModelError: Not a fit with estimates, arguments out of range.
         DataError: A covariate that is not there, has no value for some, does not vary, or says the same as another.
-        ConvergenceError: "quadratic", and the model with all relations cannot be fitted.
+        ConvergenceError: "quadratic", and the model with all relations cannot be fitted; "cv", and the OFV of a subject
+            is not finite at the fit of others.
+        KeyboardInterrupt: It was interrupted.
     """
     terms = distinct_candidates(fit, candidates, forms)
     _check(fit, terms, criterion, folds, power, approximation)
@@ -154,10 +159,14 @@ def lasso(
         found = _exact(task, bar) if approximation == "exact" else _quadratic(task)
         on = found.trail.sets[found.trail.firsts[found.which]]
         chosen = tuple(t for t, yes in zip(terms, on, strict=True) if yes)
-        final = refit(fit, chosen, fit.options.covariance or "sandwich", found.start) if chosen else fit
+        new = bool(chosen) or bool(unfinished(fit))
+        final = refit(fit, chosen, fit.options.covariance or "sandwich", found.start) if new else fit
     finally:
         bar.close()
     name = f"{'Adaptive lasso' if power else 'Lasso'} ({criterion}{', quadratic' * (approximation != 'exact')})"
+    if unfinished(final):
+        note = f"The fit of the relations chosen has not reached its end: {unfinished(final)}."
+        found = replace(found, notes=(*found.notes, note))
     return _selection(name, task, found, chosen, final, time.perf_counter() - began)
 
 
@@ -219,10 +228,11 @@ def _weighted(task: _Task, bar: Any) -> tuple[Penalised, np.ndarray, np.ndarray,
     if isinstance(full, str):
         notes.append(f"The model with all relations is not fitted: {full}. There are no P.")
         if task.power:
-            best = pilot(search, bar.update)
+            best, end = pilot(search, bar.update)
             bar.total += PILOT_PENALTIES
             count = int(search.place.used(best).sum())
             notes.append(f"The weights are from a plain lasso, which leaves {count} of {len(groups)} relations in.")
+            notes += [end.replace("The path", "Its path")] * bool(end)
     weights = group_weights(best, groups, task.power)
     kept = np.flatnonzero(np.isfinite(weights))
     if len(kept) in (0, len(weights)):

@@ -12,6 +12,7 @@ from deepnlme.covariates.forms import Term
 from deepnlme.covariates.lasso_newton import Penalised
 from deepnlme.covariates.lasso_path import group_weights
 from deepnlme.covariates.lasso_trail import most, nothing, pilot, problem, relaxed
+from deepnlme.errors import ConvergenceError, invalid
 from deepnlme.estimation import Fit
 from deepnlme.estimation.objective import MarginalObjective
 from deepnlme.joint import Joint
@@ -66,7 +67,7 @@ def _weights(search: Penalised, power: float) -> np.ndarray:
         full = search.without_bound(np.ones(len(groups), dtype=bool))
         if full.converged:
             return group_weights(full.b, groups, power)
-    return group_weights(pilot(search) if power else np.zeros(len(search.place.at)), groups, power)
+    return group_weights(pilot(search)[0] if power else np.zeros(len(search.place.at)), groups, power)
 
 
 def held_out(
@@ -88,6 +89,9 @@ def held_out(
         folds: Groups of subjects.
         seed: Of the groups.
         seen: Called after every size.
+
+    Raises:
+        ConvergenceError: The OFV of a subject is not finite at the fit of others.
     """
     order = np.random.default_rng([seed, 17]).permutation(len(fit.population))
     parts = [Fold(fit, terms, np.sort(order[i::folds]), power) for i in range(folds)]
@@ -95,6 +99,11 @@ def held_out(
     for i, bound in enumerate(sizes):
         for part in parts:
             out[i, part.aside] = part.ofv(float(bound))
+        lost = np.flatnonzero(~np.isfinite(out[0]))
+        if len(lost):
+            got, who = "'cv'", f"subject {fit.population.ids[lost[0]]}"
+            expected = "Its OFV is not finite at the fit of the others"
+            raise ConvergenceError(invalid("criterion", got, expected, who, 'Use "bic", or look at its data'))
         seen()
         if i - int(np.nanargmin(out.sum(1))) >= PATIENCE:
             break

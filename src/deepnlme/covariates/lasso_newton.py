@@ -190,7 +190,7 @@ class Penalised:
 
     def _descend(self, solve: Solver, most: float) -> bool:
         """Steps until nothing more is expected; whether that was reached."""
-        over = stale = 0
+        over, stale = 0, 1  # the curvature comes from elsewhere: a step that fails is no end yet
         for _ in range(ITERATIONS):
             end, expected = self._proposal(solve, CYCLES)
             if abs(expected) < TOLERANCE:

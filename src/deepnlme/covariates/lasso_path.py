@@ -18,6 +18,8 @@ LENGTH = 60
 """Most steps for the length of a group."""
 SWEEPS, POLISH = 10_000, 6
 """Most sweeps over the groups at one penalty, and after how many a step of Newton's method is tried."""
+ROUNDING = 1e-12
+"""Excess of a slope over a threshold, relative to it, that is taken for rounding: the group is zero."""
 NEARLY = 1e-6
 """Penalty, relative to the largest, below which there is none."""
 ROOT, EXACT = 100, 1e-10
@@ -75,11 +77,7 @@ def minimiser(
     while True:
         _sweep(b, rest, curvature, groups, thresholds, active, parts)
         known = set(active)
-        wrong = [
-            i
-            for i, g in enumerate(groups)
-            if i not in known and 2.0 * math.sqrt(float(rest[g] @ rest[g])) > thresholds[i]
-        ]
+        wrong = [i for i, g in enumerate(groups) if i not in known and _beyond(rest[g], thresholds[i])]
         if not wrong:
             return b
         active = sorted([*(i for i in active if b[groups[i]].any()), *wrong])
@@ -225,11 +223,10 @@ def _group(rest: np.ndarray, values: np.ndarray, vectors: np.ndarray, threshold:
     It is zero for 2 |rest| <= threshold; else its length t solves |2 rest / (2 D t + threshold)| = 1, of which the
     inverse is nearly linear in t.
     """
-    if len(rest) == 1:
-        away = abs(float(rest[0])) - 0.5 * threshold
-        return np.sign(rest) * (max(away, 0.0) / values)
-    if 2.0 * float(np.linalg.norm(rest)) <= threshold:
+    if not _beyond(rest, threshold):
         return np.zeros(len(rest))
+    if len(rest) == 1:
+        return np.sign(rest) * (abs(float(rest[0])) - 0.5 * threshold) / values
     local = 2.0 * (vectors.T @ rest)
     if threshold == 0.0:
         return vectors @ (local / (2.0 * values))
@@ -241,6 +238,11 @@ def _group(rest: np.ndarray, values: np.ndarray, vectors: np.ndarray, threshold:
         fall = sum(v * a * a / (v * t + threshold) ** 3 for a, v in pairs)
         t = max(t + (math.sqrt(square) - 1.0) * square / fall, 0.0)
     return vectors @ (local * t / (2.0 * values * t + threshold))
+
+
+def _beyond(rest: np.ndarray, threshold: float) -> bool:
+    """Whether a group with this slope / -2 at zero is not zero at the minimiser."""
+    return 2.0 * math.sqrt(float(rest @ rest)) > (1.0 + ROUNDING) * threshold
 
 
 def group_weights(best: np.ndarray, groups: Sequence[np.ndarray], power: float) -> np.ndarray:

@@ -14,11 +14,13 @@ from deepnlme.covariates.lasso_newton import Place
 from deepnlme.covariates.lasso_path import group_weights, largest_penalty, path, restricted, size
 from deepnlme.covariates.lasso_trail import SPAN, Trail, groups_of
 from deepnlme.covariates.relations import CovariateModel
-from deepnlme.estimation import Fit
+from deepnlme.estimation import Fit, FitStatus
 from deepnlme.estimation import fit as fit_model
 
 PENALTIES = 100
 """Penalties on a path; they cost nothing here."""
+CLOSE = 0.05
+"""Expected further improvement [OFV units] below which a fit counts as fitted to the end."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Full:
     @property
     def variance(self) -> np.ndarray:
         """[q, q] inverse information, the other parameters being estimated."""
-        assert self.fit.covariance is not None
+        assert self.fit.covariance is not None  # `full_fit` has seen to it
         return np.linalg.inv(self.fit.covariance.r)[np.ix_(self.place.at, self.place.at)]
 
     @property
@@ -68,21 +70,37 @@ def full_fit(fit: Fit, terms: Sequence[Term]) -> Full | str:
     if count + len(fit.free) >= subjects:
         return f"{count} coefficients for {subjects} subjects"
     found = refit(fit, terms, "R", fit.estimates)
-    assert found.covariance is not None
-    if not found.covariance.ok:
-        return f"the data do not determine it. {found.covariance.message}"
+    if unfinished(found):
+        return unfinished(found)
+    if found.covariance is None or not found.covariance.ok:
+        return "the data do not determine it (are covariates nearly linear in each other?)"
     names = list(found.joint.space.names)
     at = np.array([names.index(n) for term in terms for n in term.names])
     return Full(found, Place(at, groups_of(terms)))
 
 
 def refit(fit: Fit, terms: Sequence[Term], covariance: str, start: Mapping[str, float]) -> Fit:
-    """The model with some relations, fitted to the people of a fit."""
+    """The model with some relations, fitted to the people of a fit.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
+    """
     options = replace(fit.options, progress=False, checkpoint=None, held_out=None, covariance=covariance, starts=1)
-    model = CovariateModel(fit.model, terms)
+    model = CovariateModel(fit.model, terms) if terms else fit.model
     values: dict[str, Any] = {n: v for n, v in start.items() if n in model.space.names}
     values |= {n: w for n, w in fit.weights.items() if n in model.space.weights}
-    return fit_model(model, fit.population, fit.method, start=values, options=options)
+    found = fit_model(model, fit.population, fit.method, start=values, options=options)
+    if found.status is FitStatus.INTERRUPTED or (found.covariance is None and covariance != "auto"):
+        raise KeyboardInterrupt("interrupted in a fit of the lasso")
+    return found
+
+
+def unfinished(fit: Fit) -> str:
+    """Why a fit is not at its minimum; empty where it is."""
+    if len(fit.unconverged):
+        return f"random effects not found for {len(fit.unconverged)} subjects"
+    good = fit.status in (FitStatus.CONVERGED, FitStatus.FLAT) or fit.decrement < CLOSE
+    return "" if good else fit.status.value.removeprefix("not converged: ")
 
 
 def quadratic_trail(full: Full, power: float) -> Trail:
@@ -92,6 +110,7 @@ def quadratic_trail(full: Full, power: float) -> Trail:
     top = largest_penalty(2.0 * curvature @ best, groups, weights)
     penalties = np.geomspace(top, SPAN ** (1.0 + power) * top, PENALTIES)
     found = path(best, curvature, groups, weights, penalties)
+    found[0] = 0.0  # by the definition of the largest penalty; the descent ends at rounding errors beside it
     away = found - best
     values = full.value + np.einsum("li,ij,lj->l", away, curvature, away)
     return Trail(full.place, penalties, np.array([size(b, groups, weights) for b in found]), found, values)

@@ -85,8 +85,11 @@ class Trail:
     @property
     def middles(self) -> np.ndarray:
         """Sizes amidst those with each of the different sets, at which people kept aside speak of them; first 0."""
-        ends = self.sizes[[*self.firsts, len(self.sizes) - 1]]
-        return np.concatenate([[0.0], 0.5 * (ends[1:-1] + ends[2:])])
+        sets, last = self.sets, len(self.sizes) - 1
+        ends = [next((k for k in range(i, last) if not np.array_equal(sets[k], sets[i])), last) for i in self.firsts]
+        middles = 0.5 * (self.sizes[self.firsts] + self.sizes[ends])
+        middles[0] = 0.0
+        return middles
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,8 @@ def walk(
         points.append(point)
         top, bound = max(top, point.penalty), math.nan
         seen()
+    if not end and points[-1].penalty > span * top > 0:
+        end = f"The path ends after {len(points)} sizes, before the smallest penalty."
     return _trail(search.place, points, end)
 
 
@@ -208,19 +213,19 @@ def relaxed(search: Penalised, point: Point) -> Point:
     return search.without_bound(point.used)
 
 
-def pilot(search: Penalised, seen: Callable[[], Any] = lambda: None) -> np.ndarray:
-    """Coefficients to weigh a path by where the model with all relations cannot be fitted, [q].
+def pilot(search: Penalised, seen: Callable[[], Any] = lambda: None) -> tuple[np.ndarray, str]:
+    """Coefficients to weigh a path by where the model with all relations cannot be fitted, [q]; why the path ended.
 
     Those of a plain lasso at the penalty with the smallest OFV + 2 q, q coefficients that are not zero.
     """
     weights = group_weights(np.zeros(len(search.place.at)), search.place.groups, 0.0)
     trail = walk(search, weights, 0.0, PILOT_PENALTIES, seen)
     cost = [v + 2.0 * trail.place.count(on) for v, on in zip(trail.values, trail.sets, strict=True)]
-    return trail.coefficients[int(np.argmin(cost))]
+    return trail.coefficients[int(np.argmin(cost))], trail.end
 
 
 def compared(trail: Trail, refitted: Callable[[int], float], rule: Rule, least: float) -> pd.DataFrame:
-    """The different sets on a path: LAMBDA (relative to that at its beginning), N, OFV, REFITTED, and the criterion.
+    """The different sets on a path: LAMBDA (relative to that at its beginning), SIZE, N, OFV, REFITTED, the criterion.
 
     Args:
         trail: The path.
@@ -235,6 +240,6 @@ def compared(trail: Trail, refitted: Callable[[int], float], rule: Rule, least: 
         cost = rule.cost(trail.place.count(on), int(on.sum()))
         value = refitted(i) if least + cost < best else math.nan
         best = min(best, value + cost) if math.isfinite(value) else best
-        row = {"LAMBDA": relative, "N": int(on.sum()), "OFV": trail.values[i], "REFITTED": value}
-        rows.append({**row, rule.criterion.upper(): value + cost})
+        row = {"LAMBDA": relative, "SIZE": trail.sizes[i], "N": int(on.sum()), "OFV": trail.values[i]}
+        rows.append({**row, "REFITTED": value, rule.criterion.upper(): value + cost})
     return pd.DataFrame(rows)

@@ -23,7 +23,15 @@ from scipy.stats import t as t_distribution
 
 from deepnlme.covariates.effect_regression import Regression, regression
 from deepnlme.covariates.forms import Term, subject_values
-from deepnlme.covariates.selection import LEVEL, Selection, distinct_candidates, own_effects, ranked
+from deepnlme.covariates.selection import (
+    LEVEL,
+    Selection,
+    distinct_candidates,
+    ranked,
+    ratio_with_interval,
+    require_effects,
+    same_at_first,
+)
 from deepnlme.covariates.targets import effect_targets
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
@@ -45,9 +53,11 @@ def screen(
 ) -> Selection:
     """Test every candidate on the EBEs of one fit; no model is fitted again.
 
-    EFFECT is exact where the random effect is additive on the logarithm of the parameter, else to first order.
+    EFFECT is exact for power, exponential and categorical relations where the random effect is additive on the
+    logarithm of the parameter, else to first order (`notes` say so); linear and exponential relations are one test.
     Relations are tested one at a time: covariates that go with a true one are found too. P is that of Holm's
-    correction over all candidates; `steps` has the single p-values and the shrinkage.
+    correction over all candidates; `steps` has the single p-values and the shrinkage. Covariates count with their
+    values at the subjects' first records. P is NaN where that cannot be tested, and `notes` say why.
 
     Args:
         fit: The fit without the relations.
@@ -84,7 +94,7 @@ def screen(
     corrected = holm(np.array(raw))
     for row, p in zip(rows, corrected, strict=True):
         row |= {"P": float(p), "SELECTED": bool(p < level)}
-    notes = _remarks(fit, slopes)
+    notes = (*_remarks(fit, terms, slopes), *_untested(fit, terms, raw))
     return _selection(fit, rows, raw, test, time.perf_counter() - began, notes)
 
 
@@ -106,14 +116,7 @@ def log_slopes(fit: Fit, names: Collection[str]) -> dict[str, float]:
 
 
 def _check(fit: Fit, terms: Sequence[Term], level: Any, test: Any) -> None:
-    effects = own_effects(fit)
-    unknown = [t.parameter for t in terms if t.parameter not in effects]
-    if unknown:
-        expected = f"Parameters with a random effect of their name are {', '.join(effects) or '(none)'}"
-        raise ModelError(invalid("candidates", repr(unknown[0]), expected, fix="Use dn.scm for others"))
-    zero = [t.parameter for t in terms if not fit.omega.loc[t.parameter, t.parameter] > 0]
-    if zero:
-        raise ModelError(invalid("candidates", repr(zero[0]), "Its variance is zero: there are no EBEs to test"))
+    require_effects(fit, terms)
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
         raise ModelError(invalid("level", repr(level), "It is a p-value between 0 and 1"))
     if test not in TESTS:
@@ -130,33 +133,51 @@ def _effect(term: Term, found: Regression, slope: float) -> tuple[float, float, 
         return math.nan, math.nan, math.nan
     if term.form == "categorical":
         contrast = np.zeros(len(found.slopes))
-        contrast[int(np.argmax(np.abs(found.slopes)))] = 1.0
+        contrast[int(np.nanargmax(np.abs(found.slopes)))] = 1.0
     else:
         ends = term.design(np.array([term.low, term.high]))
         contrast = ends[1] - ends[0]
-    contrast = contrast * slope
-    log = float(contrast @ found.slopes)
-    away = float(t_distribution.ppf(0.5 + 0.5 * LEVEL, found.df)) * math.sqrt(contrast @ found.covariance @ contrast)
-    return math.exp(log), math.exp(log - away), math.exp(log + away)
+    on = np.flatnonzero(np.isfinite(found.slopes))  # not levels that nobody begins with
+    contrast = contrast[on] * slope
+    log, variance = float(contrast @ found.slopes[on]), contrast @ found.covariance[np.ix_(on, on)] @ contrast
+    away = float(t_distribution.ppf(0.5 + 0.5 * LEVEL, found.df)) * math.sqrt(variance)
+    return ratio_with_interval(log, away)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values corrected for their number by Holm's method, [n]."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    out = np.empty(len(p))
+    """P-values corrected for their number by Holm's method, [n]; NaN are no tests."""
+    out = np.full(len(p), math.nan)
+    order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
     out[order] = np.minimum(stepped, 1.0)
     return out
 
 
-def _remarks(fit: Fit, slopes: Mapping[str, float]) -> tuple[str, ...]:
+def _remarks(fit: Fit, terms: Sequence[Term], slopes: Mapping[str, float]) -> tuple[str, ...]:
     shrunk, out = fit.shrinkage, []
-    for name, slope in slopes.items():
+    if any(term.form in ("linear", "piecewise") for term in terms):
+        out.append("EFFECT of linear and piecewise relations is to first order")
+    for name in slopes:
         if shrunk[name] > HIGH_SHRINKAGE:
             out.append(f"warning: shrinkage of {name} is {shrunk[name]:.0f} %: its EBEs say little, tests lose power")
-        if slope != 1.0:
-            out.append(f"{name} is not log-normal: its EFFECT is to first order")
-    return tuple(out)
+    return (*out, *first_order(slopes))
+
+
+def first_order(slopes: Mapping[str, float]) -> list[str]:
+    """Remarks on parameters whose random effect is not additive on their logarithm, from `log_slopes`."""
+    return [f"{n} is not log-normal: its EFFECT is to first order" for n, slope in slopes.items() if slope != 1.0]
+
+
+def _untested(fit: Fit, terms: Sequence[Term], raw: Sequence[float]) -> list[str]:
+    """Why there are relations without P."""
+    lost = [term for term, p in zip(terms, raw, strict=True) if math.isnan(p)]
+    same = same_at_first(fit, lost)
+    out = [f"warning: {name} is not tested: all subjects begin with the same value" for name in same]
+    rest = [term.label for term in lost if term.covariate not in same]
+    if rest:
+        shown = ", ".join(rest[:5]) + (" ..." if len(rest) > 5 else "")
+        out.append(f"warning: not tested, since the data do not tell what it does to the random effects: {shown}")
+    return out
 
 
 def _selection(

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import norm
 
 from deepnlme.covariates.distinct import require_distinct
-from deepnlme.covariates.forms import FORMS, Relation, Term, bound
+from deepnlme.covariates.forms import FORMS, Relation, Term, bound, subject_values
 from deepnlme.errors import DataError, ModelError, invalid
 from deepnlme.estimation import Fit
 
@@ -103,7 +103,7 @@ def candidates_of(
     Args:
         fit: The fit without the relations.
         candidates: Covariates (or relations) by parameter; or covariates for every parameter that has a random effect
-            of its name; None for all covariates that vary.
+            of its name, of variance above zero; None for all covariates that vary.
         forms: A form, several, or those of each covariate by name.
 
     Raises:
@@ -112,7 +112,8 @@ def candidates_of(
     """
     require_fit(fit)
     _require_known(fit, forms)
-    population, effects = fit.population, own_effects(fit)
+    population = fit.population
+    effects = [name for name in own_effects(fit) if fit.omega.loc[name, name] > 0]
     if not isinstance(candidates, Mapping):
         given = [candidates] if isinstance(candidates, str) else candidates
         varying = [n for n in population.covariates if np.ptp(population.records.covariates[n]) > 0]
@@ -188,6 +189,28 @@ def own_effects(fit: Fit) -> list[str]:
     return [n for n in names if n in returned]
 
 
+def require_effects(fit: Fit, terms: Sequence[Term]) -> None:
+    """Refuse relations of parameters of whose random effect nothing is known.
+
+    Raises:
+        ModelError: A parameter without a random effect of its name, or with one of variance zero.
+    """
+    effects = own_effects(fit)
+    unknown = [t.parameter for t in terms if t.parameter not in effects]
+    if unknown:
+        expected = f"Parameters with a random effect of their name are {', '.join(effects) or '(none)'}"
+        raise ModelError(invalid("candidates", repr(unknown[0]), expected, fix="Use dn.scm for others"))
+    zero = [t.parameter for t in terms if not fit.omega.loc[t.parameter, t.parameter] > 0]
+    if zero:
+        raise ModelError(invalid("candidates", repr(zero[0]), "Its variance is zero: there are no EBEs to test"))
+
+
+def same_at_first(fit: Fit, terms: Sequence[Term]) -> list[str]:
+    """Covariates that all subjects begin with the same value of; what is known by subject does not show them."""
+    names = dict.fromkeys(term.covariate for term in terms)
+    return [name for name in names if not np.ptp(subject_values(fit.population, name)) > 0]
+
+
 def _individual_names(fit: Fit) -> list[str]:
     first = fit.population.ids[0]
     return list(fit.individual(first))
@@ -226,9 +249,14 @@ def effect_of(
     (slope,) = torch.autograd.grad(log, theta)
     matrix = covariance.loc[list(term.names), list(term.names)].to_numpy(float)
     error = math.sqrt(max(float(slope.numpy() @ matrix @ slope.numpy()), 0.0))
-    away = float(norm.ppf(0.5 + 0.5 * LEVEL)) * error
-    center = float(log.detach())
-    return math.exp(center), math.exp(center - away), math.exp(center + away)
+    return ratio_with_interval(float(log.detach()), float(norm.ppf(0.5 + 0.5 * LEVEL)) * error)
+
+
+def ratio_with_interval(log: float, away: float) -> tuple[float, float, float]:
+    """A ratio and the ends of its interval, from its logarithm; infinite where that is beyond the largest number."""
+    with np.errstate(over="ignore"):
+        ratio, low, high = np.exp([log, log - away, log + away]).tolist()
+    return ratio, low, high
 
 
 def effects_of(fit: Fit, terms: Sequence[Term]) -> dict[Term, tuple[float, float, float]]:
