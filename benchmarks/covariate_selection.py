@@ -70,7 +70,7 @@ METHODS = {
     "adaptive lasso, 5 folds": lambda fit: dn.lasso(fit, criterion="cv", progress=False),
     "plain lasso, BIC": lambda fit: dn.lasso(fit, power=0, progress=False),
     "adaptive lasso, quadratic, BIC": lambda fit: dn.lasso(fit, approximation="quadratic", progress=False),
-    "network, p 0.01": lambda fit: dn.attribute(fit, progress=False),
+    "network, p 0.01": lambda fit: dn.attribute(fit, refits=0, progress=False),  # refits are for intervals alone
 }
 
 

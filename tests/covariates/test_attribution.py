@@ -431,6 +431,8 @@ def test_effects_without_variance_are_no_candidates_unless_named():
     fit = dn.evaluate_ofv(Bolus().replace(eta=dn.RandomEffects("cl", "v", omega=[0.1, 0.0], fixed=True)), boluses(40))
     assert set(dn.screen(fit).table["PARAMETER"]) == {"cl"}
     assert set(dn.attribute(fit, refits=0, permutations=100, progress=False).table["PARAMETER"]) == {"cl"}
+    assert "warning: v is left out: the variance of its random effect is zero" in dn.screen(fit).notes
+    assert [t.label for t in dn.scm(fit, ["wt"], progress=False).terms] == ["v ~ wt (power)"]  # it can be estimated
     for search in (dn.screen, dn.attribute):
         with pytest.raises(dn.ModelError, match=r"got 'v'\. Its variance is zero: there are no EBEs to test"):
             search(fit, {"v": ["wt"]})

@@ -20,7 +20,7 @@ COVARIATES = {
     "constant text": {"wt": WEIGHT, "site": np.array(["one"] * PEOPLE)},
     "copied": {"wt": WEIGHT, "kg": WEIGHT},
     "in other units": {"wt": WEIGHT, "lb": 2.2046 * WEIGHT},
-    "rounded in other units": {"wt": WEIGHT.round(2), "lb": (2.2046 * WEIGHT).round(2)},
+    "rounded in other units": {"wt": WEIGHT.round(1), "lb": (2.2046 * WEIGHT).round(1)},
     "two labels renamed": {"sex": np.array(list("mf") * 12), "gender": np.array(["man", "woman"] * 12)},
     "three labels renamed": {"race": NUMBER, "group": np.char.add("group ", NUMBER)},
     "many": {f"x{i}": RANDOM.standard_normal(PEOPLE) for i in range(30)},

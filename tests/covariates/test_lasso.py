@@ -372,7 +372,7 @@ def test_fits_that_do_not_end_are_told(monkeypatch):
     inner, late = lasso_quadratic.fit_model, {"status": dn.FitStatus.TIME_LIMIT, "decrement": 1.0}
     monkeypatch.setattr(lasso_quadratic, "fit_model", lambda *a, **k: replace(inner(*a, **k), **late))
     found = dn.lasso(fit, {"mu": ["x0"]}, progress=False)
-    assert found.notes[-1].startswith("The fit of the relations chosen has not reached its end: time limit reached")
+    assert found.notes[-1].startswith("The fit of the result has not reached its end: time limit reached")
 
 
 def test_interruptions(monkeypatch):

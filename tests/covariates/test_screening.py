@@ -45,7 +45,7 @@ def test_the_regression_is_generalised_least_squares():
     """Against dense matrices, each subject's V inverted."""
     rng, targets = np.random.default_rng(1), effect_targets(dn.evaluate_ofv(Line(), lines(2, 30, every=1)))
     x = rng.standard_normal((30, 2))
-    found = _least_squares(targets, np.column_stack([np.ones(30), x]), targets.omega, np.ones(2, dtype=bool))
+    found = _least_squares(targets, np.column_stack([np.ones(30), x]), targets.omega)
     normal, right, designs = np.zeros((6, 6)), np.zeros(6), []
     for i in range(30):
         v = np.linalg.inv(targets.precision[i])
@@ -55,9 +55,9 @@ def test_the_regression_is_generalised_least_squares():
         designs.append((y, weight, design))
     b = np.linalg.solve(normal, right)
     rest = sum((y - d @ b) @ w @ (y - d @ b) for y, w, d in designs)
-    np.testing.assert_allclose(found[0].ravel(), b, rtol=1e-7)
-    np.testing.assert_allclose(found[1], rest / 54 * np.linalg.inv(normal), rtol=1e-7)
-    assert found[2] == 54
+    np.testing.assert_allclose(found.b, b, rtol=1e-7)
+    np.testing.assert_allclose(found.covariance, rest / 54 * np.linalg.inv(normal), rtol=1e-7)
+    assert found.df == 54 and found.determined.all()
 
 
 def test_rows_are_the_inverse_variance():
@@ -113,14 +113,27 @@ class Oral(Bolus):
         return dict(ka=theta.ka * exp(eta.ka), **super().individual(theta, eta, cov))
 
 
-def test_what_the_data_do_not_tell_is_not_tested_and_spoils_nothing():
+BLOCK = [[0.1, 0.03, 0.02], [0.03, 0.12, 0.05], [0.02, 0.05, 0.09]]
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_what_the_data_do_not_tell_is_not_tested_and_spoils_nothing(block):
+    """In a block Omega information that is not there is a rounding error, which must not count for any."""
     population = boluses(60)
-    plain = dn.evaluate_ofv(Bolus(), population)
-    more = dn.evaluate_ofv(Oral(), population)
+    plain, oral = Bolus(), Oral()
+    if block:
+        known = np.array(BLOCK)[1:, 1:].tolist()
+        plain = plain.replace(eta=dn.RandomEffects("cl", "v", omega=known, block=True))
+        oral = oral.replace(eta=dn.RandomEffects("ka", "cl", "v", omega=BLOCK, block=True))
+    plain, more = dn.evaluate_ofv(plain, population), dn.evaluate_ofv(oral, population)
     expected = dn.screen(plain, ["wt", "sex"]).steps.set_index("RELATION")["P"]
     found = dn.screen(more, ["wt", "sex"])
     p = found.steps.set_index("RELATION")["P"]
-    np.testing.assert_allclose(p[expected.index], expected, rtol=0.2)
+    np.testing.assert_allclose(np.log(p[expected.index]), np.log(expected), rtol=0.02, atol=0.05)
+    x = np.random.default_rng(1).standard_normal((60, 1))
+    for one in effect_targets(more), effect_targets(plain):
+        df = {n: r.df for n, r in zip(one.names, regression(one, x), strict=True)}
+        assert df["v"] > 55 and df.get("ka", 0) == 0
     assert p[["ka ~ wt (power)", "ka ~ sex (categorical)"]].isna().all() and expected["v ~ wt (power)"] < 1e-6
     assert not any(term.parameter == "ka" for term in found.terms)
     assert any("not tested" in note and "ka ~ wt (power), ka ~ sex (categorical)" in note for note in found.notes)
@@ -158,6 +171,52 @@ def test_levels_and_values_that_nobody_begins_with():
         progress=False,
     )
     assert "warning: c is left out: all subjects begin with the same value" in left.notes
+
+
+def routes(level, seed=5, n=90):
+    """Lines, of which those of one group are observed at time 0 only: they say nothing of b."""
+    rng, subjects = np.random.default_rng(seed), []
+    for i in range(n):
+        group, z, e = "pqr"[i % 3], rng.standard_normal(), rng.standard_normal(2)
+        times = np.zeros(1) if group == level else np.arange(4.0)
+        shift = 1.5 if group == "q" else 0.0
+        values = 5 + shift + 0.7 * e[0] + (2 + shift + 0.6 * e[1]) * times + 0.3 * rng.standard_normal(len(times))
+        subjects.append(dn.Subject(i + 1, None, (times, values), {"group": group, "z": z}))
+    return dn.Population(subjects)
+
+
+@pytest.mark.parametrize("level", ["p", "r"])
+def test_a_level_that_says_nothing_of_an_effect(level):
+    """p is the reference: without it no contrast of b is known; without r that of q is."""
+    model = Line().replace(eta=dn.RandomEffects("a", "b", omega=[0.5, 0.4]))
+    found = dn.screen(dn.evaluate_ofv(model, routes(level)))
+    p = found.steps.set_index("RELATION")["P"]
+    assert p["a ~ group (categorical)"] < 1e-6 and (p[["a ~ z (exponential)", "b ~ z (exponential)"]] > 0.01).all()
+    known = p["b ~ group (categorical)"]
+    assert known < 1e-6 if level == "r" else math.isnan(known)
+    assert any("b ~ group (categorical)" in note for note in found.notes) == (level == "p")
+
+
+def test_an_effect_that_few_people_inform():
+    """b is known from 8 of 100 people: its p-values have the residuals of 8."""
+    p = {"a": [], "b": []}
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        x, subjects = rng.standard_normal((100, 10)), []
+        for i in range(100):
+            times, e = np.arange(4.0) if i < 8 else np.zeros(3), rng.standard_normal(2) * [0.7, 0.6]
+            y = 5 + e[0] + (2 + e[1]) * times + 0.05 * rng.standard_normal(len(times))
+            subjects.append(dn.Subject(i + 1, None, (times, y)))
+        model = Line().replace(eta=dn.RandomEffects("a", "b", omega=[0.5, 0.4]), sd=dn.Positive(0.05, fixed=True))
+        targets = effect_targets(dn.evaluate_ofv(model, dn.Population(subjects)))
+        for j in range(10):
+            one, other = regression(targets, x[:, [j]])
+            assert 90 < one.df <= 98 and 5 < other.df < 7
+            p["a"].append(one.p)
+            p["b"].append(other.p)
+    for found in map(np.array, p.values()):  # of 300
+        assert np.sum(found < 0.05) <= 27 and np.sum(found < 0.01) <= 9 and np.sum(found < 0.001) <= 2
+        assert np.sum(found < 0.5) >= 115
 
 
 class Four(dn.Model):
@@ -251,6 +310,25 @@ def test_effects_that_are_not_log_normal_are_ratios_to_first_order():
     slope = math.log(found.table["EFFECT"][0]) / (high - low) * 5.0
     assert abs(slope - 0.8) < 0.25  # a = 5 + 0.8 x; taken for log-normal it would be 4
     assert "a is not log-normal: its EFFECT is to first order" in found.notes
+
+
+class Centred(Line):
+    """a is near zero: no ratio says what a covariate does to it."""
+
+    a = dn.Real(0.01)
+
+
+def test_parameters_around_zero_have_no_ratio():
+    people = [
+        dn.Subject(s.id, None, (s.time, s.dv - 5.0), {"x": float(s.covariates["x"][0])}) for s in lines(3, 200, every=1)
+    ]
+    fit = dn.evaluate_ofv(Centred(), dn.Population(people))
+    found = dn.screen(fit, {"a": ["x"], "b": ["x"]})
+    table = found.table.set_index("PARAMETER")
+    assert table.loc["a", "P"] < 1e-6 and math.isnan(table.loc["a", "EFFECT"]) and np.isfinite(table.loc["b", "EFFECT"])
+    assert "a varies around zero: there is no EFFECT as a ratio" in found.notes
+    learned = dn.attribute(fit, {"a": ["x"]}, network=dn.MLP(1, (), 1), refits=2, permutations=100, progress=False)
+    assert math.isnan(learned.table["EFFECT"][0]) and learned.terms
 
 
 def test_nominal_false_positives_with_sparse_subjects():

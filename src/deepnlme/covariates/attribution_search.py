@@ -16,7 +16,7 @@ from deepnlme.covariates.augment_checks import check_network, check_settings
 from deepnlme.covariates.augment_inputs import Inputs, check_counts, inputs_of
 from deepnlme.covariates.augment_regression import Task
 from deepnlme.covariates.screening import log_slopes
-from deepnlme.covariates.selection import candidates_of, require_effects, same_at_first
+from deepnlme.covariates.selection import candidates_of, left_out, require_effects, same_at_first
 from deepnlme.covariates.targets import effect_targets
 from deepnlme.errors import ModelError, invalid
 from deepnlme.estimation import Fit
@@ -34,7 +34,7 @@ class Search:
         folds, draws: Groups of subjects; replacements of every covariate.
         conditional: Whether covariates are replaced by draws given the others.
         generator: Of random numbers.
-        left: Covariates left out, since all subjects begin with the same value.
+        left: Remarks on what was left out.
         alive: [n] relations that are still in the network.
         score, p, last: [n] importance, p-value and number of the last round in which a relation was there.
         rounds: What was learned in each round.
@@ -120,10 +120,12 @@ def prepared(
 ) -> Search:
     """Everything that is needed, checked."""
     terms = list({(t.parameter, t.covariate): t for t in reversed(candidates_of(fit, candidates))}.values())[::-1]
+    terms, left = left_out(fit, terms, candidates)
     require_effects(fit, terms)
-    left = set(same_at_first(fit, terms)) if candidates is None else set()
-    if len(left) < len({t.covariate for t in terms}):  # else all of them are refused below
-        terms = [t for t in terms if t.covariate not in left]
+    same = same_at_first(fit, terms) if candidates is None else []
+    if len(same) < len({t.covariate for t in terms}):  # else all of them are refused below
+        terms = [t for t in terms if t.covariate not in same]
+        left += tuple(f"warning: {name} is left out: all subjects begin with the same value" for name in same)
     targets = effect_targets(fit)
     inputs = inputs_of(fit.population, list(dict.fromkeys(t.covariate for t in terms)))
     check_settings(penalties, folds, 1, 1, len(targets))
@@ -139,7 +141,7 @@ def prepared(
     slopes = log_slopes(fit, names)
     looked_at = [Candidate(names.index(t.parameter), t, slopes[t.parameter]) for t in terms]
     generator = np.random.default_rng([seed, 2])
-    return Search(task, inputs, looked_at, learner, folds, draws, conditional, generator, tuple(sorted(left)))
+    return Search(task, inputs, looked_at, learner, folds, draws, conditional, generator, left)
 
 
 def _learner(

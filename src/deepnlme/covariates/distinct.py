@@ -10,7 +10,7 @@ from deepnlme.covariates.forms import Term
 from deepnlme.data import Population
 from deepnlme.errors import DataError, invalid
 
-SAME = 1e-3
+SAME = 1e-2
 """What one relation leaves of another, relative to its spread, at which they say the same, rounding included."""
 
 

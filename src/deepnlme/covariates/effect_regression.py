@@ -7,14 +7,15 @@ r_i ~ N(0, Omega_r) the estimates B minimise
 
 The covariate may act on every effect, so that what it does to one is not taken for what it does to another where a
 subject's data do not tell them apart. Directions of which the data of a subject say nothing have no weight, however
-small Omega is in the others; an effect of which nobody's data say anything is held at zero. As in ordinary least
-squares the variance is known up to a factor, which the residuals give.
+small Omega is in the others; an effect of which nobody's data say anything is held at zero. Coefficients that the data
+do not determine, such as those of a level all of whose subjects say nothing of the effect, are left out of it. As in
+ordinary least squares the variance is known up to a factor, which the residuals give.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import f as f_distribution
@@ -22,7 +23,11 @@ from scipy.stats import f as f_distribution
 from deepnlme.covariates.targets import EffectTargets
 
 NOTHING = 1e-12
-"""Information relative to the most that a subject's data say, at which it is rounding."""
+"""Information relative to the most that there is, at which it is rounding."""
+DETERMINED = 1e-6
+"""Part of a coefficient in directions that the data do not determine, above which it is not determined."""
+FEWEST = 2.0
+"""Degrees of freedom of the residuals below which nothing is tested."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,11 @@ class Regression:
     """The regression as one effect sees it.
 
     Attributes:
-        slopes: [q] coefficients; NaN for a column that is the same for all subjects.
+        slopes: [q] coefficients; NaN where they are not determined.
         covariance: [q, q] of them.
-        df: Degrees of freedom of the residuals of one effect; 0 if the coefficients are not determined.
+        df: Degrees of freedom of the residuals; 0 if nothing is tested.
         r2: Share of the variance that is explained.
-        p: Of no relation at all, by the F test; NaN if it cannot be tested.
+        p: Of no relation at all, by the F test; NaN if nothing is tested.
     """
 
     slopes: np.ndarray
@@ -44,59 +49,93 @@ class Regression:
     p: float
 
 
+@dataclass(frozen=True)
+class _Solution:
+    """Coefficients c of all effects, k (q + 1) effect by effect.
+
+    Attributes:
+        b: [c] least squares.
+        covariance: [c, c] of them.
+        determined: [c] whether the data determine them.
+        rows: Independent numbers that the data say.
+        df: Degrees of freedom of their residuals, of all effects together.
+        shares: [S, k] what the data of a subject say of an effect, relative to complete knowledge.
+    """
+
+    b: np.ndarray
+    covariance: np.ndarray
+    determined: np.ndarray
+    rows: int
+    df: int
+    shares: np.ndarray
+
+
 def regression(targets: EffectTargets, columns: np.ndarray) -> list[Regression]:
     """The regression for each of k effects.
 
     With several effects Omega_r is found from the residuals of a first pass with Omega, since a covariate may explain
-    much of one effect and nothing of another; with one effect the common factor does that. Omega_r has the residuals of
-    each effect to go by, so that their degrees of freedom are those of one effect, not of all together.
+    much of one effect and nothing of another; with one effect the common factor does that. What is known of Omega_r in
+    one effect are the residuals of that effect, so that its degrees of freedom are those of as many subjects n as
+    effectively inform it, n = (sum of shares)^2 / (sum of squares), less the p coefficients, and the variance, a most
+    likely one, is too small by (n - p) / n; with one effect both are those of least squares.
 
     Args:
         targets: Of S subjects.
         columns: [S, q].
     """
-    k, q = len(targets.names), columns.shape[1]
-    differ = np.flatnonzero(np.ptp(columns, axis=0) > 0)
-    known = np.einsum("skk->k", targets.precision) > 0
-    nothing = Regression(np.full(q, math.nan), np.full((q, q), math.nan), 0.0, math.nan, math.nan)
-    if not len(differ) or not known.any():
-        return [nothing] * k
-    design = np.column_stack([np.ones(len(columns)), columns[:, differ]])
-    found = _least_squares(targets, design, targets.omega, known)
-    if found is not None and k > 1:
-        found = _least_squares(targets, design, targets.residual(design @ found[0].T)[0], known)
-    if found is None:
-        return [nothing] * k
-    b, covariance, df = found
-    out, n, each = [], len(differ), df / int(known.sum())
-    places = np.cumsum(known) - 1
-    for j in range(k):
-        if not known[j]:
-            out.append(nothing)
-            continue
-        at = places[j] * (n + 1) + 1 + np.arange(n)
-        own, slopes = covariance[np.ix_(at, at)], b[j, 1:]
-        f = float(slopes @ np.linalg.solve(own, slopes)) / n if np.any(own) else math.inf
-        r2 = 1.0 if math.isinf(f) else n * f / (n * f + each)
-        full, matrix = np.full(q, math.nan), np.full((q, q), math.nan)
-        full[differ], matrix[np.ix_(differ, differ)] = slopes, own
-        out.append(Regression(full, matrix, each, r2, float(f_distribution.sf(f, n, each))))
-    return out
+    targets, k = _informed(targets), len(targets.names)
+    design = np.column_stack([np.ones(len(columns)), columns])
+    found = _least_squares(targets, design, targets.omega)
+    if found.df >= FEWEST and k > 1:
+        found = _least_squares(targets, design, targets.residual(design @ found.b.reshape(k, -1).T)[0])
+    places = np.arange(len(found.b)).reshape(k, -1)
+    if k == 1:
+        return [_of_effect(found, places[0, 1:], float(found.df), 1.0)]
+    p, square = found.determined[places].sum(1), np.maximum((found.shares**2).sum(0), 1e-300)
+    df = np.maximum(found.shares.sum(0) ** 2 / square - p, 0.0)
+    df *= min(1.0, found.df / max(float(df.sum()), 1e-300))  # all together have no more
+    factor = found.df / max(found.rows, 1) * (df + p) / np.maximum(df, 1e-300)
+    return [_of_effect(found, at[1:], float(own), float(f)) for at, own, f in zip(places, df, factor, strict=True)]
 
 
-def _least_squares(
-    targets: EffectTargets, design: np.ndarray, omega: np.ndarray, known: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Coefficients [k, q + 1], zero for effects that are not known; of the others the covariance and df; or None."""
+def _informed(targets: EffectTargets) -> EffectTargets:
+    """Without the rounding that stands for the information about effects of which nobody's data say anything."""
+    known = np.einsum("skk->sk", targets.precision).max(0) * np.diag(targets.omega)
+    on = known > NOTHING * max(1.0, float(known.max()))
+    return replace(targets, precision=targets.precision * np.outer(on, on), information=targets.information * on)
+
+
+def _of_effect(found: _Solution, at: np.ndarray, df: float, factor: float) -> Regression:
+    """What one effect sees, with the places of its slopes and a factor of their variance."""
+    q, on = len(at), np.flatnonzero(found.determined[at])
+    slopes, matrix = np.full(q, math.nan), np.full((q, q), math.nan)
+    if not len(on) or df < FEWEST:
+        return Regression(slopes, matrix, 0.0, math.nan, math.nan)
+    own, n = factor * found.covariance[np.ix_(at[on], at[on])], len(on)
+    slopes[on], matrix[np.ix_(on, on)] = found.b[at[on]], own
+    f = float(slopes[on] @ np.linalg.solve(own, slopes[on])) / n if np.any(own) else math.inf
+    r2 = 1.0 if math.isinf(f) else n * f / (n * f + df)
+    return Regression(slopes, matrix, df, r2, float(f_distribution.sf(f, n, df)))
+
+
+def _least_squares(targets: EffectTargets, design: np.ndarray, omega: np.ndarray) -> _Solution:
+    """The least-squares solution of least length, coefficients in units that make all columns equally long."""
     y, w, subject = whitened(targets, omega)
-    x = (w[:, known, None] * design[subject][:, None, :]).reshape(len(y), -1)
-    df = len(y) - x.shape[1]
-    if df < 2 * known.sum() or np.linalg.matrix_rank(x / np.linalg.norm(x, axis=0)) < x.shape[1]:
-        return None
-    b, *_ = np.linalg.lstsq(x, y, rcond=None)
-    out = np.zeros((len(known), design.shape[1]))
-    out[known] = b.reshape(-1, design.shape[1])
-    return out, float(np.sum((y - x @ b) ** 2)) / df * np.linalg.inv(x.T @ x), df
+    x = (w[:, :, None] * design[subject][:, None, :]).reshape(len(y), -1)
+    length = np.linalg.norm(x, axis=0)
+    length = np.where(length > 0, length, 1.0)
+    u, s, vt = np.linalg.svd(x / length, full_matrices=False)
+    on = s > NOTHING * max(float(s.max(initial=0.0)), 1e-300) * max(x.shape)
+    along = u[:, on].T @ y
+    b = vt[on].T @ (along / s[on])
+    df = len(y) - int(on.sum())
+    variance = float(np.sum((y - u[:, on] @ along) ** 2)) / df if df else math.nan
+    covariance = variance * (vt[on].T / s[on] ** 2) @ vt[on]
+    determined = 1.0 - np.sum(vt[on] ** 2, axis=0) < DETERMINED
+    complete = np.diag(np.linalg.inv(omega))
+    shares = np.zeros((len(targets), len(omega)))
+    np.add.at(shares, subject, w**2 / complete)
+    return _Solution(b / length, covariance / np.outer(length, length), determined, len(y), df, shares)
 
 
 def whitened(targets: EffectTargets, omega: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from deepnlme.covariates.false_positives import LASSO
 from deepnlme.covariates.forms import Term
 from deepnlme.covariates.lasso_folds import held_out, simplest
 from deepnlme.covariates.lasso_newton import Penalised, Place, Point
@@ -137,7 +138,8 @@ def lasso(
         sum_g w_g |b_g|, OFV at the penalised estimates, REFITTED without penalty (NaN for sets that cannot win). `path`
         has LAMBDA, SIZE, OFV and all b on the free scale. EFFECT of a relation that is not selected is that in the
         model with all, else at the end of the path. Intervals do not know that there was a selection. Iteration and
-        time limits of the fit's options hold for each fit without penalty; `notes` say which did not end.
+        time limits of the fit's options hold for the fit of all relations and that of the result; `notes` say if one of
+        them has not reached its end.
 
     Raises:
         ModelError: Not a fit with estimates, arguments out of range.
@@ -165,9 +167,11 @@ def lasso(
         bar.close()
     name = f"{'Adaptive lasso' if power else 'Lasso'} ({criterion}{', quadratic' * (approximation != 'exact')})"
     if unfinished(final):
-        note = f"The fit of the relations chosen has not reached its end: {unfinished(final)}."
+        note = f"The fit of the result has not reached its end: {unfinished(final)}."
         found = replace(found, notes=(*found.notes, note))
-    return _selection(name, task, found, chosen, final, time.perf_counter() - began)
+    selection = _selection(name, task, found, chosen, final, time.perf_counter() - began)
+    usual = (criterion, power, approximation, forms) == ("bic", 1, "exact", "auto") and isinstance(task.full, Full)
+    return replace(selection, false_positives=LASSO if usual else None)
 
 
 def _check(fit: Fit, terms: Sequence[Term], criterion: Any, folds: Any, power: Any, approximation: Any) -> None:

@@ -70,8 +70,9 @@ def full_fit(fit: Fit, terms: Sequence[Term]) -> Full | str:
     if count + len(fit.free) >= subjects:
         return f"{count} coefficients for {subjects} subjects"
     found = refit(fit, terms, "R", fit.estimates)
-    if unfinished(found):
-        return unfinished(found)
+    why = unfinished(found, fit.unconverged)
+    if why:
+        return why
     if found.covariance is None or not found.covariance.ok:
         return "the data do not determine it (are covariates nearly linear in each other?)"
     names = list(found.joint.space.names)
@@ -95,10 +96,16 @@ def refit(fit: Fit, terms: Sequence[Term], covariance: str, start: Mapping[str, 
     return found
 
 
-def unfinished(fit: Fit) -> str:
-    """Why a fit is not at its minimum; empty where it is."""
-    if len(fit.unconverged):
-        return f"random effects not found for {len(fit.unconverged)} subjects"
+def unfinished(fit: Fit, known: Sequence[Any] = ()) -> str:
+    """Why a fit is not at its minimum; empty where it is.
+
+    Args:
+        fit: The fit.
+        known: Subjects whose random effects are not found anyway.
+    """
+    lost = [i for i in fit.unconverged if i not in known]
+    if lost:
+        return f"random effects not found for {len(lost)} of {len(fit.population)} subjects"
     good = fit.status in (FitStatus.CONVERGED, FitStatus.FLAT) or fit.decrement < CLOSE
     return "" if good else fit.status.value.removeprefix("not converged: ")
 

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.stats import chi2
 from tqdm.auto import tqdm
 
+from deepnlme.covariates.false_positives import SCM
 from deepnlme.covariates.forms import Term
 from deepnlme.covariates.relations import CovariateModel
 from deepnlme.covariates.scm_refits import Base, Job, Outcome, Store, fitter
@@ -229,7 +230,9 @@ def scm(
     finally:
         bar.close()
     chosen = fit if settled and not search.terms else _final(fit, search, progress)
-    return _selection(rule, terms, search, chosen, time.perf_counter() - began)
+    found = _selection(rule, terms, search, chosen, time.perf_counter() - began)
+    usual = (criterion, forward, backward, forms) == ("lrt", 0.05, 0.01, "auto")
+    return replace(found, false_positives=SCM if usual else None)
 
 
 def _check(forward: Any, backward: Any, criterion: Any, workers: Any) -> None:

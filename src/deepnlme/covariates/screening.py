@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,13 @@ from scipy.stats import spearmanr
 from scipy.stats import t as t_distribution
 
 from deepnlme.covariates.effect_regression import Regression, regression
+from deepnlme.covariates.false_positives import SCREENING
 from deepnlme.covariates.forms import Term, subject_values
 from deepnlme.covariates.selection import (
     LEVEL,
     Selection,
     distinct_candidates,
+    left_out,
     ranked,
     ratio_with_interval,
     require_effects,
@@ -74,7 +77,7 @@ def screen(
         ModelError: No such effect, or arguments out of range.
         DataError: A covariate that is not there, does not vary, does not suit the form, or says the same as another.
     """
-    terms = distinct_candidates(fit, candidates, forms)
+    terms, left = left_out(fit, distinct_candidates(fit, candidates, forms), candidates)
     _check(fit, terms, level, test)
     began = time.perf_counter()
     targets, done = effect_targets(fit), dict[tuple[str, str], list[Regression]]()
@@ -94,12 +97,17 @@ def screen(
     corrected = holm(np.array(raw))
     for row, p in zip(rows, corrected, strict=True):
         row |= {"P": float(p), "SELECTED": bool(p < level)}
-    notes = (*_remarks(fit, terms, slopes), *_untested(fit, terms, raw))
-    return _selection(fit, rows, raw, test, time.perf_counter() - began, notes)
+    notes = (*left, *_remarks(fit, terms, slopes), *_untested(fit, terms, raw))
+    found = _selection(fit, rows, raw, test, time.perf_counter() - began, notes)
+    usual = (level, test, forms) == (0.05, "regression", "auto")
+    return replace(found, false_positives=SCREENING if usual else None)
 
 
 def log_slopes(fit: Fit, names: Collection[str]) -> dict[str, float]:
-    """d log parameter / d random effect of its name at eta = 0, the median over the subjects; 1 for log-normal ones."""
+    """d log parameter / d random effect of its name at eta = 0, the median over the subjects; 1 for log-normal ones.
+
+    NaN for parameters that are not log-normal and so near to zero that they vary around it: ratios of them say nothing.
+    """
     joint, step = fit.joint, 1e-4
     lower, effects = block_cholesky(joint, fit.free), effect_names(joint)
     values = joint.space.values(torch.tensor(fit.free).expand(1, 1, -1))
@@ -112,7 +120,9 @@ def log_slopes(fit: Fit, names: Collection[str]) -> dict[str, float]:
         return np.log(np.abs(p[0, :, 0].numpy()))
 
     found = {name: float(np.median(log(name, step) - log(name, -step)) / (2.0 * step)) for name in names}
-    return {name: 1.0 if abs(slope - 1.0) < 1e-6 else slope for name, slope in found.items()}
+    found = {name: 1.0 if abs(slope - 1.0) < 1e-6 else slope for name, slope in found.items()}
+    sd = {name: math.sqrt(float(fit.omega.loc[name, name])) for name in found}  # type: ignore[arg-type]
+    return {n: s if s == 1.0 or 0.0 < abs(s) * sd[n] < 1.0 else math.nan for n, s in found.items()}
 
 
 def _check(fit: Fit, terms: Sequence[Term], level: Any, test: Any) -> None:
@@ -165,7 +175,11 @@ def _remarks(fit: Fit, terms: Sequence[Term], slopes: Mapping[str, float]) -> tu
 
 def first_order(slopes: Mapping[str, float]) -> list[str]:
     """Remarks on parameters whose random effect is not additive on their logarithm, from `log_slopes`."""
-    return [f"{n} is not log-normal: its EFFECT is to first order" for n, slope in slopes.items() if slope != 1.0]
+    near = [
+        f"{n} varies around zero: there is no EFFECT as a ratio" for n, slope in slopes.items() if math.isnan(slope)
+    ]
+    others = [n for n, slope in slopes.items() if slope != 1.0 and not math.isnan(slope)]
+    return [f"{n} is not log-normal: its EFFECT is to first order" for n in others] + near
 
 
 def _untested(fit: Fit, terms: Sequence[Term], raw: Sequence[float]) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from scipy.stats import norm
 
 from deepnlme.covariates.distinct import require_distinct
+from deepnlme.covariates.false_positives import FalsePositives
 from deepnlme.covariates.forms import FORMS, Relation, Term, bound, subject_values
 from deepnlme.errors import DataError, ModelError, invalid
 from deepnlme.estimation import Fit
@@ -39,6 +40,8 @@ class Selection:
         fit: The fit of the model chosen, or None where none was made.
         notes: Remarks, such as warnings.
         path: Of a lasso, the OFV and the coefficients for every penalty; or None.
+        false_positives: What the method, with these settings, has selected of relations without effect; None where
+            that was not measured.
     """
 
     method: str
@@ -50,6 +53,7 @@ class Selection:
     fit: Fit | None = None
     notes: tuple[str, ...] = ()
     path: pd.DataFrame | None = None
+    false_positives: FalsePositives | None = None
 
     @property
     def relations(self) -> dict[str, list[Relation]]:
@@ -75,6 +79,7 @@ class Selection:
         chosen = ", ".join(term.label for term in self.terms) or "none"
         lines = [f"{self.method}: {len(self.table)} candidates, {len(self.terms)} selected ({self.seconds:.1f} s)"]
         lines += [f"selected: {chosen}", *self.notes]
+        lines += [str(self.false_positives)] if self.false_positives is not None else []
         if self.steps is not None and len(self.steps):
             lines += ["", _shown(self.steps)]
         lines += ["", f"SCORE: {self.score}", _shown(self.table)]
@@ -103,7 +108,7 @@ def candidates_of(
     Args:
         fit: The fit without the relations.
         candidates: Covariates (or relations) by parameter; or covariates for every parameter that has a random effect
-            of its name, of variance above zero; None for all covariates that vary.
+            of its name; None for all covariates that vary.
         forms: A form, several, or those of each covariate by name.
 
     Raises:
@@ -112,8 +117,7 @@ def candidates_of(
     """
     require_fit(fit)
     _require_known(fit, forms)
-    population = fit.population
-    effects = [name for name in own_effects(fit) if fit.omega.loc[name, name] > 0]
+    population, effects = fit.population, own_effects(fit)
     if not isinstance(candidates, Mapping):
         given = [candidates] if isinstance(candidates, str) else candidates
         varying = [n for n in population.covariates if np.ptp(population.records.covariates[n]) > 0]
@@ -200,9 +204,23 @@ def require_effects(fit: Fit, terms: Sequence[Term]) -> None:
     if unknown:
         expected = f"Parameters with a random effect of their name are {', '.join(effects) or '(none)'}"
         raise ModelError(invalid("candidates", repr(unknown[0]), expected, fix="Use dn.scm for others"))
-    zero = [t.parameter for t in terms if not fit.omega.loc[t.parameter, t.parameter] > 0]
+    zero = [t.parameter for t in terms if not _variance(fit, t.parameter) > 0]
     if zero:
         raise ModelError(invalid("candidates", repr(zero[0]), "Its variance is zero: there are no EBEs to test"))
+
+
+def left_out(fit: Fit, terms: Sequence[Term], candidates: Any) -> tuple[list[Term], tuple[str, ...]]:
+    """The relations of parameters that were named, or whose random effect has a variance; and remarks on the others."""
+    effects = own_effects(fit)
+    zero = dict.fromkeys(t.parameter for t in terms if t.parameter in effects and not _variance(fit, t.parameter) > 0)
+    kept = [t for t in terms if t.parameter not in zero]
+    if isinstance(candidates, Mapping) or not kept:
+        return list(terms), ()
+    return kept, tuple(f"warning: {name} is left out: the variance of its random effect is zero" for name in zero)
+
+
+def _variance(fit: Fit, name: str) -> float:
+    return float(fit.omega.loc[name, name])  # type: ignore[arg-type]
 
 
 def same_at_first(fit: Fit, terms: Sequence[Term]) -> list[str]:

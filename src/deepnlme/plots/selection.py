@@ -124,7 +124,7 @@ def _cell(ax: Axes, i: int, j: int, effect: float, selected: bool, dark: bool) -
     """The number of a cell, and its frame if it was selected."""
     from matplotlib.patches import Rectangle
 
-    text = f"{effect:.2f}" if math.isfinite(effect) else "no fit"
+    text = f"{effect:.2f}" if math.isfinite(effect) else "-"
     weight, colour = "bold" if selected else "normal", "white" if dark else BLACK
     ax.text(j, i, text, ha="center", va="center", fontsize=7, fontweight=weight, color=colour)
     if selected:
