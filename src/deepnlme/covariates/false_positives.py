@@ -33,5 +33,5 @@ class FalsePositives:
 
 SCM = FalsePositives(1.4, 34.0, 92)
 SCREENING = FalsePositives(0.1, 4.0, 150)
-LASSO: FalsePositives | None = None
-ATTRIBUTION = FalsePositives(0.8, 22.0, 32)
+LASSO = FalsePositives(3.6, 59.0, 59)
+ATTRIBUTION = FalsePositives(1.2, 29.0, 59)
