@@ -15,8 +15,8 @@ Published, same study, NONMEM: age on V1, V2, CL, Q2, Q3 and lean body mass on V
 Anesthesiology 86:10). Data and base model: remifentanil.py. `--method fo` searches faster, by a cruder approximation.
 
 With `--method fo` the lasso finds seven of the eight published relations, SCM and screening six, the network five. Sex
-on V1, which stands in for lean body mass there, is found besides by all but the network, and sex on CL by the
-screening. None sees age on Q3. SCM took nine times as long as the lasso.
+on V1, which goes with lean body mass, is found besides by all but the network, and sex on CL by the screening. None
+sees age on Q3.
 """
 
 import pandas as pd

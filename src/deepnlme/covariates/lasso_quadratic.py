@@ -14,13 +14,12 @@ from deepnlme.covariates.lasso_newton import Place
 from deepnlme.covariates.lasso_path import group_weights, largest_penalty, path, restricted, size
 from deepnlme.covariates.lasso_trail import SPAN, Trail, groups_of
 from deepnlme.covariates.relations import CovariateModel
+from deepnlme.covariates.scm_refits import CLOSE
 from deepnlme.estimation import Fit, FitStatus
 from deepnlme.estimation import fit as fit_model
 
 PENALTIES = 100
 """Penalties on a path; they cost nothing here."""
-CLOSE = 0.05
-"""Expected further improvement [OFV units] below which a fit counts as fitted to the end."""
 
 
 @dataclass(frozen=True)
