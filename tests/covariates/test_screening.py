@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import binom, f_oneway, linregress, spearmanr
+from scipy.stats import t as student
 from torch import exp
 
 import deepnlme as dn
 from covariate_people import QUIET, Bolus, Level, boluses, levels
 from deepnlme.covariates.effect_regression import _least_squares, regression, whitened
 from deepnlme.covariates.screening import holm
-from deepnlme.covariates.targets import effect_targets
+from deepnlme.covariates.targets import Block, EffectTargets, effect_targets
 
 
 def people(seed=4):
@@ -195,6 +196,89 @@ def test_a_level_that_says_nothing_of_an_effect(level):
     known = p["b ~ group (categorical)"]
     assert known < 1e-6 if level == "r" else math.isnan(known)
     assert any("b ~ group (categorical)" in note for note in found.notes) == (level == "p")
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_a_level_that_says_nothing_of_an_effect_of_a_block(uneven):
+    """The order in which effects are declared decides nothing: rounding is no information."""
+    rng, subjects = np.random.default_rng(5), []
+    for i in range(90):
+        group, e = "pqr"[i % 3], rng.standard_normal(2)
+        times = np.zeros(rng.integers(1, 6) if uneven else 1) if group == "r" else np.arange(4.0)
+        y = 5 + 1.5 * (group == "r") + 0.7 * e[0] + (2 + 0.6 * e[1]) * times + 0.3 * rng.standard_normal(len(times))
+        subjects.append(dn.Subject(i + 1, None, (times, y), {"group": group}))
+    population, omega, found = dn.Population(subjects), np.array([[1.1, 0.25], [0.25, 0.4]]), []
+    for names, order in ((("a", "b"), [0, 1]), (("b", "a"), [1, 0])):
+        model = Line().replace(eta=dn.RandomEffects(*names, omega=omega[np.ix_(order, order)], block=True))
+        fit = dn.evaluate_ofv(model, population)
+        group = np.arange(90) % 3
+        both = regression(effect_targets(fit), np.column_stack([group == 1, group == 2]).astype(float))
+        found.append([both[i] for i in order])
+        table = dn.screen(fit).table.set_index("PARAMETER")
+        assert table.loc["a", "SELECTED"] and math.isfinite(table.loc["b", "HIGH"])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other.slopes, one.slopes, rtol=1e-4)
+        np.testing.assert_allclose(other.covariance, one.covariance, rtol=1e-3)
+        assert other.p == pytest.approx(one.p, rel=1e-2)
+    assert found[1][0].p < 1e-5 and np.isnan(found[1][1].slopes).tolist() == [False, True]
+
+
+def test_few_subjects_that_tell_effects_apart_are_a_warning():
+    few = dn.screen(dn.evaluate_ofv(Line(), lines(2, 80, every=16)))
+    assert any(note.startswith("warning: effectively") and "of 80 subjects inform b" in note for note in few.notes)
+    many = dn.screen(dn.evaluate_ofv(Line(), lines(2, 80, every=2)))
+    assert not any("inform" in note for note in many.notes)
+
+
+def told(omega, precision, information):
+    """Targets from what the data of each subject say."""
+    k = len(omega)
+    effects = dn.RandomEffects(k, omega=omega, block=k > 1)
+    block, none = Block("eta", tuple("abc"[:k]), tuple(range(k)), effects), np.zeros(information.shape)
+    return EffectTargets((block,), tuple(range(len(precision))), precision, information, none, none)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_nothing_known_and_nothing_there(k):
+    x, omega = np.random.default_rng(1).standard_normal((30, 1)), np.eye(k) + 0.3
+    for found in regression(told(omega, np.zeros((30, k, k)), np.zeros((30, k))), x):
+        assert found.df == 0 and math.isnan(found.p) and np.isnan(found.slopes).all()
+    known = np.broadcast_to(np.eye(k), (30, k, k)).copy()
+    for found in regression(told(omega, known, np.zeros((30, k))), x):  # effects of exactly zero
+        assert found.p == 1.0 and found.r2 == 0.0
+
+
+def test_subjects_with_good_data_decide_alone():
+    """20 people of 60 know their effect, of which the covariate explains 90 %: the other 40 do not blur that."""
+    covered, r2 = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        x, v = rng.standard_normal((60, 1)), np.where(np.arange(60) < 20, 0.01, 5.0)
+        y = 0.95 * x[:, 0] + np.sqrt(0.1 + v) * rng.standard_normal(60)
+        (found,) = regression(told(np.eye(1), 1 / v[:, None, None], (y / v)[:, None]), x)
+        away = student.ppf(0.95, found.df) * math.sqrt(found.covariance[0, 0])
+        covered.append(abs(found.slopes[0] - 0.95) < away)
+        r2.append(found.r2)
+        assert 15 < found.people < 25 and away < 0.3
+    assert binom.cdf(sum(covered), 150, 0.9) > 0.005 and np.median(r2) > 0.8
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e3])
+def test_the_unit_of_an_effect_decides_nothing(unit):
+    rng, scale = np.random.default_rng(3), np.array([1.0, unit])
+    omega = np.array([[0.5, 0.2], [0.2, 0.4]])
+    root = rng.standard_normal((40, 2, 2))
+    precision = root @ root.swapaxes(1, 2) + 0.5 * np.eye(2)
+    x = rng.standard_normal((40, 1))
+    eta = np.column_stack([0.5 * x[:, 0], 0 * x[:, 0]]) + rng.standard_normal((40, 2)) @ np.linalg.cholesky(omega).T
+    h = np.einsum("skl,sl->sk", precision, eta) + np.einsum(
+        "skl,sl->sk", np.linalg.cholesky(precision), rng.standard_normal((40, 2))
+    )
+    start = 3.0 * omega
+    one = regression(told(start, precision, h), x)
+    other = regression(told(start * np.outer(scale, scale), precision / np.outer(scale, scale), h / scale), x)
+    for a, b in zip(one, other, strict=True):
+        assert b.p == pytest.approx(a.p, rel=1e-3) and b.df == pytest.approx(a.df, rel=1e-3)
 
 
 def test_an_effect_that_few_people_inform():

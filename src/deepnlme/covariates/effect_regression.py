@@ -10,6 +10,9 @@ subject's data do not tell them apart. Directions of which the data of a subject
 small Omega is in the others; an effect of which nobody's data say anything is held at zero. Coefficients that the data
 do not determine, such as those of a level all of whose subjects say nothing of the effect, are left out of it. As in
 ordinary least squares the variance is known up to a factor, which the residuals give.
+
+P-values have their nominal level but where few of many subjects tell effects apart, which the others inform together
+only: with 8 such people of 100 they were below 0.05 in 10 to 13 % of null data sets, with 15 in 6 to 7 %.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from deepnlme.covariates.targets import EffectTargets
 
 NOTHING = 1e-12
 """Information relative to the most that there is, at which it is rounding."""
+SILENT = 1e-9
+"""Length of a column relative to that with complete knowledge, at which it is rounding."""
 DETERMINED = 1e-6
 """Part of a coefficient in directions that the data do not determine, above which it is not determined."""
 FEWEST = 2.0
@@ -38,6 +43,7 @@ class Regression:
         slopes: [q] coefficients; NaN where they are not determined.
         covariance: [q, q] of them.
         df: Degrees of freedom of the residuals; 0 if nothing is tested.
+        people: Subjects that effectively inform the effect.
         r2: Share of the variance that is explained.
         p: Of no relation at all, by the F test; NaN if nothing is tested.
     """
@@ -45,6 +51,7 @@ class Regression:
     slopes: np.ndarray
     covariance: np.ndarray
     df: float
+    people: float
     r2: float
     p: float
 
@@ -59,7 +66,7 @@ class _Solution:
         determined: [c] whether the data determine them.
         rows: Independent numbers that the data say.
         df: Degrees of freedom of their residuals, of all effects together.
-        shares: [S, k] what the data of a subject say of an effect, relative to complete knowledge.
+        shares: [S, k] of the subjects in the variance of the mean of an effect, the others being free.
     """
 
     b: np.ndarray
@@ -73,11 +80,11 @@ class _Solution:
 def regression(targets: EffectTargets, columns: np.ndarray) -> list[Regression]:
     """The regression for each of k effects.
 
-    With several effects Omega_r is found from the residuals of a first pass with Omega, since a covariate may explain
-    much of one effect and nothing of another; with one effect the common factor does that. What is known of Omega_r in
-    one effect are the residuals of that effect, so that its degrees of freedom are those of as many subjects n as
+    Omega_r is found from the residuals of a first pass with Omega: a covariate may explain much of one effect and
+    nothing of another, and what it explains counts most for the subjects whose data are good. What is known of Omega_r
+    in one effect are the residuals of that effect, so that its degrees of freedom are those of as many subjects n as
     effectively inform it, n = (sum of shares)^2 / (sum of squares), less the p coefficients, and the variance, a most
-    likely one, is too small by (n - p) / n; with one effect both are those of least squares.
+    likely one, is too small by (n - p) / n. With one effect and equally good data both are those of least squares.
 
     Args:
         targets: Of S subjects.
@@ -86,16 +93,16 @@ def regression(targets: EffectTargets, columns: np.ndarray) -> list[Regression]:
     targets, k = _informed(targets), len(targets.names)
     design = np.column_stack([np.ones(len(columns)), columns])
     found = _least_squares(targets, design, targets.omega)
-    if found.df >= FEWEST and k > 1:
+    if found.df >= FEWEST:
         found = _least_squares(targets, design, targets.residual(design @ found.b.reshape(k, -1).T)[0])
     places = np.arange(len(found.b)).reshape(k, -1)
-    if k == 1:
-        return [_of_effect(found, places[0, 1:], float(found.df), 1.0)]
     p, square = found.determined[places].sum(1), np.maximum((found.shares**2).sum(0), 1e-300)
-    df = np.maximum(found.shares.sum(0) ** 2 / square - p, 0.0)
+    people = found.shares.sum(0) ** 2 / square
+    df = np.maximum(people - p, 0.0)
     df *= min(1.0, found.df / max(float(df.sum()), 1e-300))  # all together have no more
     factor = found.df / max(found.rows, 1) * (df + p) / np.maximum(df, 1e-300)
-    return [_of_effect(found, at[1:], float(own), float(f)) for at, own, f in zip(places, df, factor, strict=True)]
+    each = zip(places, people, df, factor, strict=True)
+    return [_of_effect(found, at[1:], float(n), float(own), float(f)) for at, n, own, f in each]
 
 
 def _informed(targets: EffectTargets) -> EffectTargets:
@@ -105,25 +112,31 @@ def _informed(targets: EffectTargets) -> EffectTargets:
     return replace(targets, precision=targets.precision * np.outer(on, on), information=targets.information * on)
 
 
-def _of_effect(found: _Solution, at: np.ndarray, df: float, factor: float) -> Regression:
+def _of_effect(found: _Solution, at: np.ndarray, people: float, df: float, factor: float) -> Regression:
     """What one effect sees, with the places of its slopes and a factor of their variance."""
     q, on = len(at), np.flatnonzero(found.determined[at])
     slopes, matrix = np.full(q, math.nan), np.full((q, q), math.nan)
     if not len(on) or df < FEWEST:
-        return Regression(slopes, matrix, 0.0, math.nan, math.nan)
+        return Regression(slopes, matrix, 0.0, people, math.nan, math.nan)
     own, n = factor * found.covariance[np.ix_(at[on], at[on])], len(on)
     slopes[on], matrix[np.ix_(on, on)] = found.b[at[on]], own
-    f = float(slopes[on] @ np.linalg.solve(own, slopes[on])) / n if np.any(own) else math.inf
+    exact = math.inf if np.any(slopes[on]) else 0.0
+    f = float(slopes[on] @ np.linalg.solve(own, slopes[on])) / n if np.any(own) else exact
     r2 = 1.0 if math.isinf(f) else n * f / (n * f + df)
-    return Regression(slopes, matrix, df, r2, float(f_distribution.sf(f, n, df)))
+    return Regression(slopes, matrix, df, people, r2, float(f_distribution.sf(f, n, df)))
 
 
 def _least_squares(targets: EffectTargets, design: np.ndarray, omega: np.ndarray) -> _Solution:
-    """The least-squares solution of least length, coefficients in units that make all columns equally long."""
+    """The least-squares solution of least length, coefficients in units that make all columns equally long.
+
+    A column that is next to nothing beside what complete knowledge would give is rounding, and left out.
+    """
     y, w, subject = whitened(targets, omega)
-    x = (w[:, :, None] * design[subject][:, None, :]).reshape(len(y), -1)
+    x = (w[:, :, None] * design[subject][:, None, :]).reshape(len(y), w.shape[1] * design.shape[1])
+    complete = np.sqrt(np.diag(np.linalg.inv(omega)))[:, None] * np.linalg.norm(design, axis=0)
     length = np.linalg.norm(x, axis=0)
-    length = np.where(length > 0, length, 1.0)
+    known = length > SILENT * complete.ravel()
+    x, length = x * known, np.where(known, length, 1.0)
     u, s, vt = np.linalg.svd(x / length, full_matrices=False)
     on = s > NOTHING * max(float(s.max(initial=0.0)), 1e-300) * max(x.shape)
     along = u[:, on].T @ y
@@ -132,10 +145,18 @@ def _least_squares(targets: EffectTargets, design: np.ndarray, omega: np.ndarray
     variance = float(np.sum((y - u[:, on] @ along) ** 2)) / df if df else math.nan
     covariance = variance * (vt[on].T / s[on] ** 2) @ vt[on]
     determined = 1.0 - np.sum(vt[on] ** 2, axis=0) < DETERMINED
-    complete = np.diag(np.linalg.inv(omega))
-    shares = np.zeros((len(targets), len(omega)))
-    np.add.at(shares, subject, w**2 / complete)
+    shares = _shares(w, subject, len(targets))
     return _Solution(b / length, covariance / np.outer(length, length), determined, len(y), df, shares)
+
+
+def _shares(w: np.ndarray, subject: np.ndarray, subjects: int) -> np.ndarray:
+    """[S, k]: a least-squares mean of the effects is W^+ y, whose variance in effect j is the sum of (W^+)_jr^2."""
+    size = np.linalg.norm(w, axis=0)
+    scaled = w / np.where(size > 0, size, 1.0)
+    inverse = np.linalg.pinv(scaled.T @ scaled, rcond=SILENT, hermitian=True)
+    shares = np.zeros((subjects, w.shape[1]))
+    np.add.at(shares, subject, (scaled @ inverse) ** 2)
+    return shares
 
 
 def whitened(targets: EffectTargets, omega: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

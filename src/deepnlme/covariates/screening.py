@@ -44,6 +44,8 @@ from deepnlme.joint.calling import model_arithmetic
 TESTS = ("regression", "spearman")
 HIGH_SHRINKAGE = 30.0
 """Shrinkage [%] beyond which the screening warns."""
+FEW = 15.0
+"""Subjects informing an effect, of many, below which p-values were not found to be nominal."""
 
 
 def screen(
@@ -97,7 +99,9 @@ def screen(
     corrected = holm(np.array(raw))
     for row, p in zip(rows, corrected, strict=True):
         row |= {"P": float(p), "SELECTED": bool(p < level)}
-    notes = (*left, *_remarks(fit, terms, slopes), *_untested(fit, terms, raw))
+    last = {term.parameter: done[term.covariate, term.form] for term in terms}
+    people = {name: found[targets.names.index(name)].people for name, found in last.items()}
+    notes = (*left, *_remarks(fit, terms, slopes), *_few(people, len(targets)), *_untested(fit, terms, raw))
     found = _selection(fit, rows, raw, test, time.perf_counter() - began, notes)
     usual = (level, test, forms) == (0.05, "regression", "auto")
     return replace(found, false_positives=SCREENING if usual else None)
@@ -180,6 +184,15 @@ def first_order(slopes: Mapping[str, float]) -> list[str]:
     ]
     others = [n for n, slope in slopes.items() if slope != 1.0 and not math.isnan(slope)]
     return [f"{n} is not log-normal: its EFFECT is to first order" for n in others] + near
+
+
+def _few(people: Mapping[str, float], subjects: int) -> list[str]:
+    """Warnings for effects that few of many subjects inform, from their numbers."""
+    return [
+        f"warning: effectively {n:.0f} of {subjects} subjects inform {name}: its P may be too small"
+        for name, n in people.items()
+        if 0 < n < FEW and n < 0.5 * subjects
+    ]
 
 
 def _untested(fit: Fit, terms: Sequence[Term], raw: Sequence[float]) -> list[str]:

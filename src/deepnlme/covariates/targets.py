@@ -163,6 +163,16 @@ class EffectTargets:
         """Omega of the fit as free numbers."""
         return np.concatenate([block.effects.to_free(block.effects.omega) for block in self.blocks])
 
+    @cached_property
+    def _units(self) -> np.ndarray:
+        """Of the free numbers: 1 for logarithms, the size of the effect for what is off the diagonal of a factor."""
+        out = []
+        for block in self.blocks:
+            sd = np.diag(np.linalg.cholesky(block.effects.omega))
+            row, column = np.tril_indices(len(sd)) if block.effects.block else (np.arange(len(sd)),) * 2
+            out.append(np.where(row == column, 1.0, sd[row]))
+        return np.concatenate(out)
+
     @property
     def bounds(self) -> list[tuple[float | None, float | None]]:
         """Of the free numbers."""
@@ -187,17 +197,17 @@ class EffectTargets:
 
     def residual(self, g: np.ndarray) -> tuple[np.ndarray, float]:
         """The most likely Omega_r [k, k] given expected effects g [S, k], and the log-likelihood there."""
-        expected = torch.tensor(g)
+        expected, units = torch.tensor(g), torch.tensor(self._units)
 
         def cost(free: np.ndarray) -> tuple[float, np.ndarray]:
             leaf = torch.tensor(free, requires_grad=True)
-            value = -self.log_density(expected, self.lower(leaf)).sum()
+            value = -self.log_density(expected, self.lower(leaf * units)).sum()
             value.backward()
             assert leaf.grad is not None
             return float(value.detach()), leaf.grad.numpy()
 
-        found = minimize(cost, self.start, jac=True, method="L-BFGS-B", bounds=self.bounds)
-        lower = self.lower(torch.tensor(found.x)).numpy()
+        found = minimize(cost, self.start / self._units, jac=True, method="L-BFGS-B", bounds=self.bounds)
+        lower = self.lower(torch.tensor(found.x) * units).numpy()
         return lower @ lower.T, -float(found.fun)
 
     def to_frame(self) -> pd.DataFrame:
