@@ -45,7 +45,7 @@ from _script import arguments, heading, options, show, write
 from _simulated import BLUE, ORANGE, VERMILION, Trial, picture, simulate
 from deep_nlme import IndirectResponse, NeuralIndirectResponse
 
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
+PENALTIES = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 REGIMEN = dn.Regimen(dn.Dose(0.5), dn.Dose(0.5, time=8.0))
 
 
@@ -129,7 +129,7 @@ def draw_people(args: argparse.Namespace, fits: Mapping[str, dn.Fit], test: Tria
 def learned(args: argparse.Namespace, base: dn.Fit, many: Trial) -> dict[str, dn.Augmented]:
     """The steps that learn from covariates."""
     network = dn.MLP(inputs=7, hidden=(2,) if args.quick else (8,), outputs=5)
-    penalties, how = (PENALTIES[2:3], dict(folds=0, rounds=1)) if args.quick else (PENALTIES, dict(folds=5, rounds=1))
+    penalties, how = (PENALTIES[4:5], dict(folds=0, rounds=1)) if args.quick else (PENALTIES, dict(folds=5, rounds=1))
     return {
         "augmented on 50": dn.augment(base, network, penalties=[1.0], **how),
         "searched on 50": dn.augment(base, network, penalties=penalties, **how),
@@ -151,8 +151,8 @@ def main() -> None:
         heading(name)
         print(step)
         fits[name] = step.fit(train.population, what="omega", options=how)
-    if not args.quick:
-        fits["joint on 50"] = steps["searched on 50"].fit(train.population, what="all", options=how)
+        if name == "searched on 50" and not args.quick:
+            fits["joint on 50"] = step.fit(train.population, what="all", options=how, prior="learned")
 
     heading("People whom no step has seen: mean |PRED - the true model's PRED|")
     found = pd.DataFrame({"distance": {name: distance(fit, test) for name, fit in fits.items()}})

@@ -419,6 +419,44 @@ def test_mistakes_in_covariates(straight):
         dn.augment(fit, dn.MLP(42, (), 2, prior=dn.L2(10.0)), folds=0)
 
 
+def test_a_prior_around_what_was_learned(straight):
+    """OFV/2 is a quadratic f of the weights: f'(w) + 3 (w - center) = 0, with center 0 and then at what was learned."""
+    population, base = straight
+    made = dn.augment(base, dn.MLP(2, (), 2, prior=dn.L2(3.0)), folds=0)
+    first, eye = made.learned.initial(), np.eye(6)
+
+    def f(w):
+        model = made.model.replace(covariate_effects=made.learned.with_weights(w))
+        return 0.5 * dn.evaluate_ofv(model, population, options=QUIET).ofv
+
+    zero, single = f(0 * first), [f(e) for e in eye]
+    hessian = np.array(
+        [[f(a + b) - single[i] - single[j] + zero for j, b in enumerate(eye)] for i, a in enumerate(eye)]
+    )
+    slope = np.array(single) - zero - 0.5 * np.diag(hessian)
+    np.testing.assert_allclose(np.linalg.solve(hessian + 3 * eye, -slope), first, atol=2e-4)
+    for prior, center in (("declared", 0 * first), ("learned", first)):
+        again = made.fit(what="covariate_effects", prior=prior)
+        expected = np.linalg.solve(hessian + 3 * eye, 3 * center - slope)
+        np.testing.assert_allclose(again.weights["covariate_effects"], expected, atol=2e-5)
+        assert ("L2(3) around given weights" in str(again)) == (prior == "learned")
+    assert made.fit(what="all", prior="learned").penalty < made.fit(what="all").penalty
+
+
+def test_a_prior_around_what_was_learned_needs_weights_that_are_estimated(straight, augmented):
+    made = dn.augment(straight[1], dn.MLP(2, (), 2, prior=dn.L2(1.0)), folds=0)
+    for fit, message in (
+        (lambda: made.fit(what="all", prior="zero"), 'Invalid `prior`: got \'zero\'. It is "declared" or "learned"'),
+        (lambda: made.fit(prior="learned"), 'got "learned" with what=\'omega\'. .* or give what="all"'),
+        (lambda: augmented.fit(what="all", prior="learned"), 'got "learned" for a network without a prior'),
+    ):
+        with pytest.raises(dn.ModelError, match=message):
+            fit()
+    tree = pytest.importorskip("sklearn.linear_model").LinearRegression()
+    with pytest.raises(dn.ModelError, match='got "learned" for a regressor'):
+        dn.augment(straight[1], tree).fit(what="all", prior="learned")
+
+
 def test_missing_covariates_name_the_ways_out(straight):
     population, _ = straight
     records = population.records

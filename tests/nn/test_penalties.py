@@ -54,6 +54,19 @@ def test_torch_distribution():
     assert float(net.log_prior(weights)) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.parametrize("prior", [dn.L1(1.7), dn.L2(0.3, bias=False), torch.distributions.Normal(0.0, 2.0), None])
+def test_around_given_weights(prior):
+    net, generator = dn.MLP(2, (3,), prior=prior), np.random.default_rng(5)
+    given, weights = generator.standard_normal(net.size), torch.tensor(generator.standard_normal((4, net.size)))
+    near = net.around(given)
+    torch.testing.assert_close(near.log_prior(weights), net.log_prior(weights - torch.tensor(given)))
+    torch.testing.assert_close(near.around(None).log_prior(weights), net.log_prior(weights))
+    assert net.center is None and ("around given weights" in repr(near)) == (prior is not None)
+    for wrong in (given[1:], np.full(net.size, np.nan), "w"):
+        with pytest.raises(dn.ModelError, match=r"Invalid `weights` of `around`.*finite numbers"):
+            net.around(wrong)
+
+
 def test_no_prior_and_no_weight():
     assert float(dn.MLP(1, (2,)).log_prior(torch.ones(7))) == 0.0
     assert float(dn.MLP(1, (2,), prior=dn.L2(0.0)).log_prior(torch.ones(7))) == 0.0

@@ -55,7 +55,7 @@ class Masked(NeuralNetwork):
         s, n = network.scaling, network
         units = s.input_center, s.input_scale, s.output_center, s.output_scale
         super().__init__(n.inputs, n.outputs, n.output_activation, n.prior, None, *units, n.weights, n.seed, n.fixed)
-        self.network, self.seen = network, seen
+        self.network, self.seen, self.center = network, seen, network.center
         distinct, which = np.unique(seen, axis=0, return_inverse=True)
         self._distinct, self._which = torch.tensor(distinct.astype(float)), which.reshape(-1)
 

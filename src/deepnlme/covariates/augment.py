@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepnlme.covariates.augment_checks import check_network, check_settings, chosen_effects
+from deepnlme.covariates.augment_checks import check_network, check_prior, check_settings, chosen_effects
 from deepnlme.covariates.augment_inputs import Inputs, check_counts, inputs_of
 from deepnlme.covariates.augment_regression import Learned, Prediction, Task, learn_network, learn_regressor
 from deepnlme.covariates.augment_rounds import renewed, settled
-from deepnlme.covariates.augmented_model import Shift, augmented_model, frozen
+from deepnlme.covariates.augmented_model import Shift, around_weights, augmented_model, frozen
 from deepnlme.covariates.targets import EffectTargets, effect_targets
 from deepnlme.data import Population, Records
 from deepnlme.errors import DataError, ModelError, invalid
@@ -115,6 +115,7 @@ class Augmented:
         what: str | Sequence[str] = "omega",
         method: Method | None = None,
         options: Options | None = None,
+        prior: str = "declared",
     ) -> Fit:
         """Estimate again, from where the model stands.
 
@@ -125,11 +126,15 @@ class Augmented:
                 ("covariate_effects" is that of the covariates) and groups of random effects ("omega" for all of them).
             method: By default that of the base fit.
             options: By default those of the base fit, without its checkpoint and with the people it kept aside.
+            prior: Where the penalty pulls the weights of the covariates' network, if they are estimated: "declared",
+                to zero as it did before, or "learned", as strongly to where they are now. The latter gives back some
+                of what the penalty has taken from the effects (it is the second step of iterated Tikhonov
+                regularisation), and a joint fit does not forget what was learned, say from other people.
 
         Returns:
             The fit; `predict` for new subjects takes their covariates alone (PRED, eta = 0).
         """
-        model = self.released(what)
+        model = self.released(what, prior)
         people = self.with_predictions(self.base.population if population is None else population)
         if options is None:  # a share kept aside was drawn before; it is not drawn again from the rest
             aside = self.base.held_out if population is None else self.base.options.held_out
@@ -138,11 +143,13 @@ class Augmented:
             options = replace(options, held_out=self.with_predictions(options.held_out))
         return fit_model(model, people, method or self.base.method, options=options)
 
-    def released(self, what: str | Sequence[str] = "omega") -> Model:
+    def released(self, what: str | Sequence[str] = "omega", prior: str = "declared") -> Model:
         """The model that `fit` estimates: fixed but for `what`. ``dn.load_fit`` needs it for a fit that was saved."""
         augmented = [block.attribute for block in self.targets.blocks]
+        check_prior(prior, self.model, what)
+        whole = self.model if prior == "declared" else around_weights(self.model)
         if what == "all":
-            return self.model
+            return whole
         names = [what] if isinstance(what, str) else list(what)
         unknown = [name for name in names if name != "omega" and name not in self.model.declared]
         if unknown or not names:
@@ -150,7 +157,7 @@ class Augmented:
             raise ModelError(invalid("what", repr(unknown[0]) if unknown else "nothing", expected))
         groups = list(dict.fromkeys([*augmented, *self.model.groups])) if "omega" in names else []
         omegas = [n for n in groups if n in augmented or self.model.groups[n].free_size]
-        return frozen(self.model, [n for n in names if n != "omega"], omegas)
+        return frozen(whole, [n for n in names if n != "omega"], omegas)
 
     def __str__(self) -> str:
         lines = [

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepnlme.covariates.augment_inputs import Inputs
+from deepnlme.covariates.augmented_model import NETWORK
 from deepnlme.covariates.targets import EffectTargets
 from deepnlme.errors import ModelError, invalid
+from deepnlme.model import Model
 from deepnlme.nn import NeuralNetwork
 
 
@@ -44,6 +46,30 @@ def check_network(
     if penalties is not None and not folds and len(penalties) > 1:
         expected = "Choosing among penalties needs cross-validation"
         raise ModelError(invalid("folds", "0", expected, fix="Give one penalty, or folds=5"))
+
+
+def check_prior(prior: str, model: Model, what: str | Sequence[str]) -> None:
+    """Refuse a prior that there is not, and one around weights that are not estimated.
+
+    Raises:
+        ModelError: Saying what it is.
+    """
+    if prior not in ("declared", "learned"):
+        raise ModelError(invalid("prior", repr(prior), 'It is "declared" or "learned"'))
+    if prior == "declared":
+        return
+    network = model.networks.get(NETWORK)
+    if network is None or network.prior is None or network.fixed:
+        got = "a regressor" if network is None else "a fixed network" if network.fixed else "a network without a prior"
+        expected = "It is that of a network with a penalty that is estimated"
+        raise ModelError(
+            invalid("prior", f'"learned" for {got}', expected, fix="Leave it out, or give prior=dn.L2(1.0)")
+        )
+    if what != "all" and NETWORK not in ([what] if isinstance(what, str) else what):
+        expected = f'The weights of `{NETWORK}` are estimated with what="all", or where `what` names it'
+        raise ModelError(
+            invalid("prior", f'"learned" with what={what!r}', expected, fix='Leave it out, or give what="all"')
+        )
 
 
 def check_settings(penalties: Sequence[float] | None, folds: int, starts: int, rounds: int, subjects: int) -> None:

@@ -133,6 +133,14 @@ def augmented_model(fit: Fit, shift: Shift, omegas: dict[str, np.ndarray], netwo
     return new
 
 
+def around_weights(model: Model) -> Model:
+    """The model whose prior of the covariates' network holds around its weights."""
+    network = model.networks[NETWORK]
+    new = copy.copy(model)
+    new.declared = {**model.declared, NETWORK: network.around(network.initial())}
+    return new
+
+
 def frozen(model: Model, free: Sequence[str], omegas: Sequence[str]) -> Model:
     """The model with everything fixed but some declarations and the Omegas of some groups.
 

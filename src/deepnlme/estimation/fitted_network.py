@@ -102,14 +102,15 @@ def summary(networks: Mapping[str, NeuralNetwork], weights: Mapping[str, np.ndar
         line += f", norm {np.linalg.norm(weights[name]):.3g}"
         if net.prior is not None and not net.fixed:
             cost = -2.0 * float(net.log_prior(torch.tensor(weights[name])))
-            line += f", penalty {cost:.4g} ({penalty_name(net.prior)})"
+            line += f", penalty {cost:.4g} ({penalty_name(net)})"
         lines.append(line)
     return "\n".join(lines)
 
 
-def penalty_name(prior: Any) -> str:
-    """A prior in few characters."""
+def penalty_name(network: NeuralNetwork) -> str:
+    """The prior of a network in few characters."""
+    prior, around = network.prior, "" if network.center is None else " around given weights"
     if isinstance(prior, Penalty):
         off = "".join(f", {n}=False" for n in ("input", "output", "bias") if not getattr(prior, n))
-        return f"{type(prior).__name__}({prior.weight:g}{off})"
-    return type(prior).__name__
+        return f"{type(prior).__name__}({prior.weight:g}{off}){around}"
+    return f"{type(prior).__name__}{around}"

@@ -101,7 +101,8 @@ def _declaration(declared: Any) -> str:
             f"RandomEffects({declared.names or declared.size}, block={declared.block}, by={declared.by}, kept={kept})"
         )
     if isinstance(declared, NeuralNetwork):
-        kept = "" if not declared.fixed else f", kept={hashlib.sha256(declared.initial().tobytes()).hexdigest()[:16]}"
+        kept = "" if not declared.fixed else f", kept={_hash(declared.initial())}"
+        kept += "" if declared.center is None or declared.prior is None else f", around={_hash(declared.center)}"
         return f"{declared.describe()}({declared.size}, {_prior(declared.prior)}, {_units(declared)}{kept})"
     if isinstance(declared, Parameter):
         parts = {f.name: getattr(declared, f.name) for f in dataclasses.fields(declared)}
@@ -116,6 +117,10 @@ def _declaration(declared: Any) -> str:
             parts["prior"] = _prior(prior)
         return f"{type(declared).__name__}({', '.join(f'{k}={v}' for k, v in parts.items())})"
     return type(declared).__name__
+
+
+def _hash(weights: np.ndarray) -> str:
+    return hashlib.sha256(weights.tobytes()).hexdigest()[:16]
 
 
 def _units(network: NeuralNetwork) -> str:

@@ -29,12 +29,14 @@ class NeuralNetwork(ABC):
             the other parameters have. Large networks do; then there are no derivatives by subject.
         scaling: Units of inputs and outputs.
         prior: `L1`, `L2`, a torch distribution of a single weight, or None.
+        center: Weights [W] around which the prior holds, or None for zero; see `around`.
         fixed: The weights are kept.
     """
 
     inputs: int
     outputs: int
     shared: bool
+    center: np.ndarray | None = None
 
     def __init__(
         self,
@@ -151,9 +153,11 @@ class NeuralNetwork(ABC):
         del sizes
 
     def log_prior(self, weights: Tensor) -> Tensor:
-        """Log prior density [...] of weights [..., W]; 0 without a prior."""
+        """Log prior density [...] of weights [..., W], or of what they differ from `center`; 0 without a prior."""
         if self.prior is None:
             return weights.sum(-1) * 0.0
+        if self.center is not None:
+            weights = weights - weights.new_tensor(self.center)
         if isinstance(self.prior, Penalty):
             return self.prior.log_density(weights, self.roles)
         return self.prior.log_prob(weights).sum(-1)
@@ -171,8 +175,21 @@ class NeuralNetwork(ABC):
         new._checked_weights()
         return new
 
+    def around(self, weights: np.ndarray | None) -> NeuralNetwork:
+        """The same network whose prior holds around these weights [W]; None for zero.
+
+        The penalty then keeps the function near one that is known, instead of near a constant: log p(w - center).
+        """
+        new = copy.copy(self)
+        new.center = None if weights is None else _numbers(weights)
+        if new.center is not None and (new.center.shape != (self.size,) or not np.isfinite(new.center).all()):
+            got = f"shape {new.center.shape}"
+            raise ModelError(f"Invalid `weights` of `around`: got {got}, expected {self.size} finite numbers.")
+        return new
+
     def __repr__(self) -> str:
-        prior = "" if self.prior is None else f", prior={self.prior!r}"
+        around = "" if self.center is None else " around given weights"
+        prior = "" if self.prior is None else f", prior={self.prior!r}{around}"
         return f"{self.describe()} ({self.size} weights{prior})"
 
 

@@ -147,7 +147,7 @@ def _effects(fit: Fit) -> list[Block]:
 def _networks(fit: Fit) -> pd.DataFrame:
     rows = []
     for name, net in fit.model.networks.items():
-        prior = "none" if net.prior is None else penalty_name(net.prior)
+        prior = "none" if net.prior is None else penalty_name(net)
         rows.append(
             (name, net.describe(), net.inputs, net.outputs, net.size, prior, "fixed" if net.fixed else "estimated")
         )
