@@ -10,6 +10,7 @@ from torch import exp
 
 import deepnlme as dn
 from covariate_people import QUIET, Bolus, Level, boluses, levels
+from deepnlme.covariates.augment_regression import Task, train
 from deepnlme.covariates.effect_regression import _least_squares, regression, whitened
 from deepnlme.covariates.screening import holm
 from deepnlme.covariates.targets import Block, EffectTargets, effect_targets
@@ -226,7 +227,9 @@ def test_a_level_that_says_nothing_of_an_effect_of_a_block(uneven):
 def test_few_subjects_that_tell_effects_apart_are_a_warning():
     few = dn.screen(dn.evaluate_ofv(Line(), lines(2, 80, every=16)))
     assert any(note.startswith("warning: effectively") and "of 80 subjects inform b" in note for note in few.notes)
+    ranks = dn.screen(dn.evaluate_ofv(Line(), lines(2, 80, every=16)), test="spearman")
     many = dn.screen(dn.evaluate_ofv(Line(), lines(2, 80, every=2)))
+    assert not any("inform" in note for note in ranks.notes)
     assert not any("inform" in note for note in many.notes)
 
 
@@ -259,8 +262,20 @@ def test_subjects_with_good_data_decide_alone():
         away = student.ppf(0.95, found.df) * math.sqrt(found.covariance[0, 0])
         covered.append(abs(found.slopes[0] - 0.95) < away)
         r2.append(found.r2)
-        assert 15 < found.people < 25 and away < 0.3
+        assert 20 < found.people < 40 and away < 0.3
     assert binom.cdf(sum(covered), 150, 0.9) > 0.005 and np.median(r2) > 0.8
+
+
+def test_a_covariate_that_explains_everything():
+    """Three people of 60 have good data, and all the weight once nothing is left to explain; P is no less for that."""
+    p = []
+    for seed in range(60):
+        rng, v = np.random.default_rng(seed), np.where(np.arange(60) < 3, 0.001, 0.5)
+        x = rng.standard_normal((60, 1))
+        y = x[:, 0] + np.sqrt(v) * rng.standard_normal(60)
+        (found,) = regression(told(np.eye(1), 1 / v[:, None, None], (y / v)[:, None]), x)
+        p.append(found.p)
+    assert max(p) < 1e-4
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e3])
@@ -274,11 +289,13 @@ def test_the_unit_of_an_effect_decides_nothing(unit):
     h = np.einsum("skl,sl->sk", precision, eta) + np.einsum(
         "skl,sl->sk", np.linalg.cholesky(precision), rng.standard_normal((40, 2))
     )
-    start = 3.0 * omega
-    one = regression(told(start, precision, h), x)
-    other = regression(told(start * np.outer(scale, scale), precision / np.outer(scale, scale), h / scale), x)
-    for a, b in zip(one, other, strict=True):
+    square = np.outer(scale, scale)
+    one, other = told(3.0 * omega, precision, h), told(3.0 * omega * square, precision / square, h / scale)
+    for a, b in zip(regression(one, x), regression(other, x), strict=True):
         assert b.p == pytest.approx(a.p, rel=1e-3) and b.df == pytest.approx(a.df, rel=1e-3)
+    network = dn.MLP(1, (), 2, prior=dn.L2(1.0))
+    (_, first), (_, second) = (train(Task(x, targets, (0, 1), 0, 1), network) for targets in (one, other))
+    np.testing.assert_allclose(second / square, first, rtol=1e-2, atol=1e-3)
 
 
 def test_an_effect_that_few_people_inform():

@@ -317,7 +317,7 @@ def test_other_networks_are_refused(curves, tmp_path):
         dn.MLP(2, (2,), prior=dn.L2(1.0, bias=False)),
         dn.MLP(2, (2,), prior=dn.L2(1.0), activation="swish"),
         dn.MLP(2, (2,), prior=dn.L2(1.0), input_scale=3.0),
-        dn.MLP(2, (2,), prior=dn.L2(1.0)).around(np.ones(9)),
+        curves.model.networks["curve"].around(np.ones(9)),
         dn.MLP(2, (2,)),
     ):
         with pytest.raises(dn.ModelError, match=r"`curve` is declared as"):

@@ -56,7 +56,8 @@ def test_torch_distribution():
 
 @pytest.mark.parametrize("prior", [dn.L1(1.7), dn.L2(0.3, bias=False), torch.distributions.Normal(0.0, 2.0), None])
 def test_around_given_weights(prior):
-    net, generator = dn.MLP(2, (3,), prior=prior), np.random.default_rng(5)
+    units = dict(input_center=0.0, input_scale=1.0, output_center=0.0, output_scale=1.0)
+    net, generator = dn.MLP(2, (3,), prior=prior, **units), np.random.default_rng(5)
     given, weights = generator.standard_normal(net.size), torch.tensor(generator.standard_normal((4, net.size)))
     near = net.around(given)
     torch.testing.assert_close(near.log_prior(weights), net.log_prior(weights - torch.tensor(given)))
@@ -65,6 +66,8 @@ def test_around_given_weights(prior):
     for wrong in (given[1:], np.full(net.size, np.nan), "w"):
         with pytest.raises(dn.ModelError, match=r"Invalid `weights` of `around`.*finite numbers"):
             net.around(wrong)
+    with pytest.raises(dn.ModelError, match=r"its units are found from the data.*fit\.model\.networks"):
+        dn.MLP(2, (3,), prior=prior).around(given)
 
 
 def test_no_prior_and_no_weight():

@@ -127,9 +127,11 @@ class Augmented:
             method: By default that of the base fit.
             options: By default those of the base fit, without its checkpoint and with the people it kept aside.
             prior: Where the penalty pulls the weights of the covariates' network, if they are estimated: "declared",
-                to zero as it did before, or "learned", as strongly to where they are now. The latter gives back some
-                of what the penalty has taken from the effects (it is the second step of iterated Tikhonov
-                regularisation), and a joint fit does not forget what was learned, say from other people.
+                to where it did before, or "learned", as strongly to where they are now. The latter gives back some of
+                what the penalty has taken from the effects (with `L2` it is a second step of iterated Tikhonov
+                regularisation), and a joint fit stays near what was learned. AIC and BIC then count the weights as if
+                they had been learned from other people: do not compare them with those of other fits where they were
+                learned from the same.
 
         Returns:
             The fit; `predict` for new subjects takes their covariates alone (PRED, eta = 0).
@@ -144,7 +146,10 @@ class Augmented:
         return fit_model(model, people, method or self.base.method, options=options)
 
     def released(self, what: str | Sequence[str] = "omega", prior: str = "declared") -> Model:
-        """The model that `fit` estimates: fixed but for `what`. ``dn.load_fit`` needs it for a fit that was saved."""
+        """The model that `fit` estimates: fixed but for `what`, with this `prior`, both as there.
+
+        ``dn.load_fit`` needs it for a fit that was saved.
+        """
         augmented = [block.attribute for block in self.targets.blocks]
         check_prior(prior, self.model, what)
         whole = self.model if prior == "declared" else around_weights(self.model)

@@ -137,14 +137,14 @@ def train(task: Task, network: NeuralNetwork, first: np.ndarray | None = None) -
     targets, x = task.targets, torch.tensor(task.x)[None, None]
     place = torch.zeros(len(task.chosen), len(targets.names), dtype=torch.float64)
     place[torch.arange(len(task.chosen)), list(task.chosen)] = 1.0
-    size = 0 if network.fixed else network.size
+    size, units = 0 if network.fixed else network.size, torch.tensor(targets.units)
     kept = torch.tensor(network.initial())
 
     def cost(free: np.ndarray) -> tuple[float, np.ndarray]:
         leaf = torch.tensor(free, requires_grad=True)
         weights = leaf[:size] if size else kept
         g = network.values(x, weights.reshape(1, 1, 1, -1))[0, 0] @ place
-        value = -targets.log_density(g, targets.lower(leaf[size:])).sum()
+        value = -targets.log_density(g, targets.lower(leaf[size:] * units)).sum()
         if size:
             value = value - network.log_prior(weights)
         value.backward()
@@ -156,13 +156,13 @@ def train(task: Task, network: NeuralNetwork, first: np.ndarray | None = None) -
     for i in range(task.starts if size and first is None else 1):
         weights = network.initial() if first is None else first
         weights = weights if i == 0 else network.draw(generator)
-        start = np.concatenate([weights[:size], targets.start])
-        how = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "ftol": 1e-8, "gtol": 1e-6}
+        start = np.concatenate([weights[:size], targets.start / targets.units])
+        how = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "ftol": 1e-9, "gtol": 1e-6}
         found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=how)
         if best is None or found.fun < best.fun:
             best = found
     assert best is not None
-    lower = targets.lower(torch.tensor(best.x[size:])).numpy()
+    lower = targets.lower(torch.tensor(best.x[size:]) * units).numpy()
     trained = network if network.fixed else network.with_weights(best.x[:size])
     return trained, lower @ lower.T
 

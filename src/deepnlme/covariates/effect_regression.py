@@ -11,8 +11,9 @@ small Omega is in the others; an effect of which nobody's data say anything is h
 do not determine, such as those of a level all of whose subjects say nothing of the effect, are left out of it. As in
 ordinary least squares the variance is known up to a factor, which the residuals give.
 
-P-values have their nominal level but where few of many subjects tell effects apart, which the others inform together
-only: with 8 such people of 100 they were below 0.05 in 10 to 13 % of null data sets, with 15 in 6 to 7 %.
+P-values have their nominal level, except where only a few of many subjects tell two effects apart and the others inform
+their combination only: with 8 such people of 100 they were below 0.05 in 10 to 13 % of null data sets, with 15 in 6 to
+7 %.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def regression(targets: EffectTargets, columns: np.ndarray) -> list[Regression]:
     nothing of another, and what it explains counts most for the subjects whose data are good. What is known of Omega_r
     in one effect are the residuals of that effect, so that its degrees of freedom are those of as many subjects n as
     effectively inform it, n = (sum of shares)^2 / (sum of squares), less the p coefficients, and the variance, a most
-    likely one, is too small by (n - p) / n. With one effect and equally good data both are those of least squares.
+    likely one, is too small by (n - p) / n. With one effect and equally good data both are those of least squares. n is
+    that of the first pass, before the covariate: where it explains everything a few subjects have all the weight.
 
     Args:
         targets: Of S subjects.
@@ -93,11 +95,11 @@ def regression(targets: EffectTargets, columns: np.ndarray) -> list[Regression]:
     targets, k = _informed(targets), len(targets.names)
     design = np.column_stack([np.ones(len(columns)), columns])
     found = _least_squares(targets, design, targets.omega)
+    shares = found.shares
     if found.df >= FEWEST:
         found = _least_squares(targets, design, targets.residual(design @ found.b.reshape(k, -1).T)[0])
     places = np.arange(len(found.b)).reshape(k, -1)
-    p, square = found.determined[places].sum(1), np.maximum((found.shares**2).sum(0), 1e-300)
-    people = found.shares.sum(0) ** 2 / square
+    p, people = found.determined[places].sum(1), shares.sum(0) ** 2 / np.maximum((shares**2).sum(0), 1e-300)
     df = np.maximum(people - p, 0.0)
     df *= min(1.0, found.df / max(float(df.sum()), 1e-300))  # all together have no more
     factor = found.df / max(found.rows, 1) * (df + p) / np.maximum(df, 1e-300)

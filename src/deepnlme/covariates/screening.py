@@ -99,9 +99,10 @@ def screen(
     corrected = holm(np.array(raw))
     for row, p in zip(rows, corrected, strict=True):
         row |= {"P": float(p), "SELECTED": bool(p < level)}
-    last = {term.parameter: done[term.covariate, term.form] for term in terms}
-    people = {name: found[targets.names.index(name)].people for name, found in last.items()}
-    notes = (*left, *_remarks(fit, terms, slopes), *_few(people, len(targets)), *_untested(fit, terms, raw))
+    tested = [term for term, p in zip(terms, raw, strict=True) if test == "regression" and not math.isnan(p)]
+    of = {term.parameter: done[term.covariate, term.form][targets.names.index(term.parameter)] for term in tested}
+    few = _few({name: found.people for name, found in of.items()}, len(targets))
+    notes = (*left, *_remarks(fit, terms, slopes), *few, *_untested(fit, terms, raw))
     found = _selection(fit, rows, raw, test, time.perf_counter() - began, notes)
     usual = (level, test, forms) == (0.05, "regression", "auto")
     return replace(found, false_positives=SCREENING if usual else None)
@@ -191,7 +192,7 @@ def _few(people: Mapping[str, float], subjects: int) -> list[str]:
     return [
         f"warning: effectively {n:.0f} of {subjects} subjects inform {name}: its P may be too small"
         for name, n in people.items()
-        if 0 < n < FEW and n < 0.5 * subjects
+        if n < FEW and n < 0.5 * subjects
     ]
 
 

@@ -164,7 +164,7 @@ class EffectTargets:
         return np.concatenate([block.effects.to_free(block.effects.omega) for block in self.blocks])
 
     @cached_property
-    def _units(self) -> np.ndarray:
+    def units(self) -> np.ndarray:
         """Of the free numbers: 1 for logarithms, the size of the effect for what is off the diagonal of a factor."""
         out = []
         for block in self.blocks:
@@ -197,7 +197,7 @@ class EffectTargets:
 
     def residual(self, g: np.ndarray) -> tuple[np.ndarray, float]:
         """The most likely Omega_r [k, k] given expected effects g [S, k], and the log-likelihood there."""
-        expected, units = torch.tensor(g), torch.tensor(self._units)
+        expected, units = torch.tensor(g), torch.tensor(self.units)
 
         def cost(free: np.ndarray) -> tuple[float, np.ndarray]:
             leaf = torch.tensor(free, requires_grad=True)
@@ -206,7 +206,7 @@ class EffectTargets:
             assert leaf.grad is not None
             return float(value.detach()), leaf.grad.numpy()
 
-        found = minimize(cost, self.start / self._units, jac=True, method="L-BFGS-B", bounds=self.bounds)
+        found = minimize(cost, self.start / self.units, jac=True, method="L-BFGS-B", bounds=self.bounds)
         lower = self.lower(torch.tensor(found.x) * units).numpy()
         return lower @ lower.T, -float(found.fun)
 

@@ -102,7 +102,8 @@ def _declaration(declared: Any) -> str:
         )
     if isinstance(declared, NeuralNetwork):
         kept = "" if not declared.fixed else f", kept={_hash(declared.initial())}"
-        kept += "" if declared.center is None or declared.prior is None else f", around={_hash(declared.center)}"
+        if declared.center is not None and declared.prior is not None and not declared.fixed:
+            kept += f", around={_hash(declared.center)}"
         return f"{declared.describe()}({declared.size}, {_prior(declared.prior)}, {_units(declared)}{kept})"
     if isinstance(declared, Parameter):
         parts = {f.name: getattr(declared, f.name) for f in dataclasses.fields(declared)}
