@@ -9,7 +9,7 @@ the parameters that the published model of Eleveld et al. (2018, Br J Anaesth 12
     c' s     three compartments, the closed form; log c observed with an additive error
     p        p_0 size^b exp(network_p(covariates) + eta_p), b = 0.75 for clearances, 1 for volumes, size = WT/70
     fit      the pooled data first (eta = 0), then everything by FOCE with interaction
-    formulas the knee of the Pareto front of every network, in its place; all constants and Omega estimated likewise
+    formulas the knee of the Pareto front of every network, in its place; all constants estimated likewise, Omega kept
 
 Cross-validation by person: each model is fitted without a fifth of the people and predicts them from their covariates
 alone. MdALE is the mean over people of the median over a person's observations of |ln(observed/predicted)|.
@@ -116,12 +116,12 @@ def fitted(model: dn.Model, people: dn.Population, pooled: int, joint: int) -> d
 
 def formulas(fit: dn.Fit, evaluations: int) -> dn.Model:
     """The model with the knee of each network's front in its place."""
-    at, model = fit, fit.model
+    at = fit
     for name in PARAMETERS:
         found = dn.distil(fit, f"on_{name}", INPUTS, tolerance=TOLERANCE, evaluations=evaluations)
         model = found.knee.into(at)
         at = dn.evaluate_ofv(model, fit.population, dn.NaivePooled(), options=how(1))
-    return model
+    return at.model
 
 
 def one_fold(fold: int, folds: int, setting: Setting) -> dict:
