@@ -149,9 +149,15 @@ def test_print_shows_a_line_for_each_network(fit):
 
 
 def test_names_of_priors():
-    assert penalty_name(dn.L1(0.5)) == "L1(0.5)"
-    assert penalty_name(dn.L2(2.0, input=False, output=False)) == "L2(2, input=False, output=False)"
-    assert penalty_name(torch.distributions.Normal(0.0, 1.0)) == "Normal"
+    units = dict(input_center=0.0, input_scale=1.0, output_center=0.0, output_scale=1.0)
+    for prior, name in (
+        (dn.L1(0.5), "L1(0.5)"),
+        (dn.L2(2.0, input=False, output=False), "L2(2, input=False, output=False)"),
+        (torch.distributions.Normal(0.0, 1.0), "Normal"),
+    ):
+        network = dn.MLP(1, (2,), prior=prior, **units)
+        assert penalty_name(network) == name
+        assert penalty_name(network.around(np.ones(network.size))) == f"{name} around given weights"
 
 
 def test_a_fixed_network_leaves_the_standard_errors(population):
