@@ -419,7 +419,7 @@ def test_mistakes_in_covariates(straight):
         dn.augment(fit, dn.MLP(42, (), 2, prior=dn.L2(10.0)), folds=0)
 
 
-def test_a_prior_around_what_was_learned(straight):
+def test_a_prior_around_what_was_learned(straight, tmp_path):
     """OFV/2 is a quadratic f of the weights: f'(w) + 3 (w - center) = 0, with center 0 and then at what was learned."""
     population, base = straight
     made = dn.augment(base, dn.MLP(2, (), 2, prior=dn.L2(3.0)), folds=0)
@@ -440,7 +440,13 @@ def test_a_prior_around_what_was_learned(straight):
         expected = np.linalg.solve(hessian + 3 * eye, 3 * center - slope)
         np.testing.assert_allclose(again.weights["covariate_effects"], expected, atol=2e-5)
         assert ("L2(3) around given weights" in str(again)) == (prior == "learned")
-    assert made.fit(what="all", prior="learned").penalty < made.fit(what="all").penalty
+    joint = made.fit(what="all", prior="learned")
+    assert joint.penalty < made.fit(what="all").penalty
+    joint.save(tmp_path / "fit.npz")
+    read = dn.load_fit(tmp_path / "fit.npz", made.released("all", "learned"), population)
+    assert read.ofv == joint.ofv and read.penalty == joint.penalty and str(read) == str(joint)
+    with pytest.raises(dn.ModelError, match=r"`covariate_effects` is declared as .* the file was written for .*around="):
+        dn.load_fit(tmp_path / "fit.npz", made.released("all"), population)
 
 
 def test_a_prior_around_what_was_learned_needs_weights_that_are_estimated(straight, augmented):
