@@ -445,7 +445,7 @@ def test_a_prior_around_what_was_learned(straight, tmp_path):
     joint.save(tmp_path / "fit.npz")
     read = dn.load_fit(tmp_path / "fit.npz", made.released("all", "learned"), population)
     assert read.ofv == joint.ofv and read.penalty == joint.penalty and str(read) == str(joint)
-    with pytest.raises(dn.ModelError, match=r"`covariate_effects` is declared as .* the file was written for .*around="):
+    with pytest.raises(dn.ModelError, match="`covariate_effects` is declared as"):
         dn.load_fit(tmp_path / "fit.npz", made.released("all"), population)
 
 
