@@ -16,9 +16,10 @@ Fifty people (r_eq ~ Gamma(50, 1/50), c1 ~ Gamma(5, 2), c2 ~ Gamma(21, 1), c3, c
     joint on 50        everything estimated together from there on, the penalty pulling to what was learned
     searched on 1000   the search with a thousand other people, whose random effects are found at the fit of the fifty
 
-Omega is estimated again after each of them (by the joint fit, where it is free). Twenty people whom no step has seen are
-predicted from their covariates alone. The distance is the mean of |PRED - the true model's PRED|, at eta = 0 both. The
-random effects are learned in one round: the data hardly tell those of a network apart, and more rounds are not steadier.
+Omega is estimated again after each of them (by the joint fit, where it is free). Twenty people whom no step has seen
+are predicted from their covariates alone. The distance is the mean of |PRED - the true model's PRED|, at eta = 0 both.
+The random effects are learned in one round: the data hardly tell those of a network apart, and more rounds are not
+steadier.
 
 On data seeds 1, 2 and 3, and on their mean:
 
