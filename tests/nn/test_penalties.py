@@ -61,7 +61,7 @@ def test_around_given_weights(prior):
     given, weights = generator.standard_normal(net.size), torch.tensor(generator.standard_normal((4, net.size)))
     near = net.around(given)
     torch.testing.assert_close(near.log_prior(weights), net.log_prior(weights - torch.tensor(given)))
-    torch.testing.assert_close(near.around(None).log_prior(weights), net.log_prior(weights))
+    torch.testing.assert_close(near.around(0 * given).log_prior(weights), net.log_prior(weights))
     assert net.center is None and ("around given weights" in repr(near)) == (prior is not None)
     for wrong in (given[1:], np.full(net.size, np.nan), "w"):
         with pytest.raises(dn.ModelError, match=r"Invalid `weights` of `around`.*finite numbers"):

@@ -175,8 +175,8 @@ class NeuralNetwork(ABC):
         new._checked_weights()
         return new
 
-    def around(self, weights: np.ndarray | None) -> NeuralNetwork:
-        """The same network whose prior holds around these weights [W]; None for zero.
+    def around(self, weights: np.ndarray) -> NeuralNetwork:
+        """The same network whose prior holds around these weights [W] instead of zero.
 
         The penalty then keeps the function near one that is known, instead of near a constant: log p(w - center).
         Weights name a function in certain units, so the network must have them: the one of a fit has,
@@ -186,11 +186,11 @@ class NeuralNetwork(ABC):
             ModelError: Not as many numbers as weights, or units that are to be found from the data.
         """
         new = copy.copy(self)
-        new.center = None if weights is None else _numbers(weights)
-        if new.center is not None and (new.center.shape != (self.size,) or not np.isfinite(new.center).all()):
+        new.center = _numbers(weights)
+        if new.center.shape != (self.size,) or not np.isfinite(new.center).all():
             got = f"shape {new.center.shape}"
             raise ModelError(f"Invalid `weights` of `around`: got {got}, expected {self.size} finite numbers.")
-        if new.center is not None and not self.scaling.complete:
+        if not self.scaling.complete:
             raise ModelError(
                 "Invalid network for `around`: its units are found from the data, and weights say nothing without "
                 "them. Take that of a fit, fit.model.networks[...], or give input_center, input_scale, output_center "
